@@ -1,0 +1,4 @@
+// Command daisy serves a language model from a chain of ordinary machines.
+package main
+
+func main() {}
