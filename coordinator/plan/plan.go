@@ -1,0 +1,92 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/daisy-llm/daisy/model"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// Plan says who holds what. It is immutable: whoever has one may share it.
+type Plan struct {
+	ID        pass.PlanID
+	Model     string
+	Layers    int       // of the model
+	Pipelines [][]Stage // each covers the model; for now there is one
+	Spares    []string  // shards that hold nothing, by name
+}
+
+// Stage is one place in a pipeline, and what its shard must hold there, in bytes.
+type Stage struct {
+	Shard   string
+	Address string
+	Layers  model.Layers
+	First   bool  // it also holds the token embedding
+	Last    bool  // it also holds the final norm and the head
+	Weights int64 // packed: its layers', and norm and head on the last stage
+	Cache   int64 // keys and values of its layers, for every position of every sequence
+	Scratch int64 // buffers: the larger of what a pass and what loading needs
+	Mapped  int64 // the embedding on the first stage: in the mapped file, no memory is reserved for it
+}
+
+// Memory is what the stage reserves of its shard's memory.
+func (s Stage) Memory() int64 { return s.Weights + s.Cache + s.Scratch }
+
+// Compare orders plans by number, then leader; no plan comes before every plan.
+func (p *Plan) Compare(other *Plan) int {
+	if p == nil || other == nil {
+		return cmp.Compare(rank(p), rank(other))
+	}
+	return cmp.Or(cmp.Compare(p.ID.Number, other.ID.Number), cmp.Compare(p.ID.Leader, other.ID.Leader))
+}
+
+func rank(p *Plan) int {
+	if p == nil {
+		return 0
+	}
+	return 1
+}
+
+// Stage finds the stage of a shard: which pipeline, and the place in it.
+func (p *Plan) Stage(shard string) (pipeline, place int, ok bool) {
+	for i, stages := range p.Pipelines {
+		for j := range stages {
+			if stages[j].Shard == shard {
+				return i, j, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
+// Route is a pipeline as a pass carries it.
+func (p *Plan) Route(pipeline int) []pass.Stage {
+	route := make([]pass.Stage, len(p.Pipelines[pipeline]))
+	for i, s := range p.Pipelines[pipeline] {
+		route[i] = pass.Stage{Shard: s.Shard, Address: s.Address, Layers: s.Layers}
+	}
+	return route
+}
+
+// String is the plan in one line, for logs: "plan 3@c0: s0 0-14, s1 15-29; spare s2".
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "plan %s: ", p.ID)
+	for i, stages := range p.Pipelines {
+		if i > 0 {
+			b.WriteString(" | ")
+		}
+		for j, s := range stages {
+			if j > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%s %s", s.Shard, s.Layers)
+		}
+	}
+	if len(p.Spares) > 0 {
+		fmt.Fprintf(&b, "; spare %s", strings.Join(p.Spares, " "))
+	}
+	return b.String()
+}
