@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/daisy-llm/daisy/model/token"
 )
@@ -18,7 +19,8 @@ type Request struct {
 	Top      int        // with Logprobs: so many alternatives
 }
 
-// candidate is a token that may still be chosen. Its weight is its probability over that of the most probable token.
+// candidate is a token that may still be chosen. Its weight is its probability over that of the most probable token (or,
+// before weigh, its logit, which orders it the same way).
 type candidate struct {
 	weight float64
 	id     token.ID
@@ -161,10 +163,12 @@ func (s *Sampler) penalise(r *Request, repetition bool) error {
 
 // draw chooses by probability. max is the highest logit.
 func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.Position) token.ID {
-	s.weigh(logits, max, p)
-	if p.TopK > 0 && p.TopK < len(s.candidates) {
-		s.cut(s.topK(p.TopK))
+	if p.TopK > 0 && p.TopK < len(logits) {
+		s.listHighest(logits, p.TopK)
+	} else {
+		s.listAll(logits)
 	}
+	s.weigh(float64(max), p)
 	if p.TopP > 0 && p.TopP < 1 {
 		s.cut(s.topP(float64(p.TopP)))
 	}
@@ -180,16 +184,48 @@ func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.
 	return s.candidates[len(s.candidates)-1].id
 }
 
-// weigh lists, in the order of ids, the tokens that min-p leaves and whose probability is not 0.
-func (s *Sampler) weigh(logits []float32, max float32, p *Params) {
+// listAll makes every token a candidate; its weight is its logit until weigh.
+func (s *Sampler) listAll(logits []float32) {
 	s.candidates = s.candidates[:0]
-	temperature, least := float64(p.Temperature), float64(p.MinP)
 	for id, v := range logits {
-		weight := exp((float64(v) - float64(max)) / temperature)
-		if weight > 0 && weight >= least {
-			s.candidates = append(s.candidates, candidate{weight, token.ID(id)})
+		s.candidates = append(s.candidates, candidate{float64(v), token.ID(id)})
+	}
+}
+
+// listHighest makes the k highest candidates: a heap of k with the last of them at the root takes each in turn. Min-p,
+// which is meant to come first, commutes with it: both keep the first of one order.
+func (s *Sampler) listHighest(logits []float32, k int) {
+	after := func(a, b candidate) bool { return b.before(a) }
+	s.listAll(logits[:k])
+	heap := s.candidates
+	heapify(heap, after)
+	for i, v := range logits[k:] {
+		if c := (candidate{float64(v), token.ID(k + i)}); c.before(heap[0]) {
+			heap[0] = c
+			sift(heap, 0, after)
 		}
 	}
+	slices.SortFunc(heap, func(a, b candidate) int { return int(a.id) - int(b.id) })
+}
+
+// weigh turns logits into weights and drops what min-p excludes, or what has no weight at all.
+func (s *Sampler) weigh(max float64, p *Params) {
+	temperature, least := float64(p.Temperature), float64(p.MinP)
+	hopeless := math.Inf(-1) // exponents whose exp need not be computed to know that min-p excludes them
+	if least > 0 {
+		hopeless = log(least) - 1e-6
+	}
+	kept := s.candidates[:0]
+	for _, c := range s.candidates {
+		exponent := (c.weight - max) / temperature
+		if exponent < hopeless {
+			continue
+		}
+		if c.weight = exp(exponent); c.weight > 0 && c.weight >= least {
+			kept = append(kept, c)
+		}
+	}
+	s.candidates = kept
 }
 
 func (s *Sampler) total() float64 {
@@ -209,21 +245,6 @@ func (s *Sampler) cut(last candidate) {
 		}
 	}
 	s.candidates = kept
-}
-
-// topK is the last of the k first candidates: a heap of k with the last at the root takes each in turn.
-func (s *Sampler) topK(k int) candidate {
-	after := func(a, b candidate) bool { return b.before(a) }
-	heap := append(s.heap[:0], s.candidates[:k]...)
-	s.heap = heap
-	heapify(heap, after)
-	for _, c := range s.candidates[k:] {
-		if c.before(heap[0]) {
-			heap[0] = c
-			sift(heap, 0, after)
-		}
-	}
-	return heap[0]
 }
 
 // topP is the last of the smallest set of first candidates that together reach the share p.
