@@ -16,11 +16,13 @@ const (
 	keyAlignment     = "general.alignment"
 	defaultAlignment = 32
 
-	// Limits of the specification and of ggml, or far above what any model has.
+	// Limits of the specification and of ggml, or far above what any model has: with them, no header makes us allocate
+	// more than some tens of megabytes beyond a small multiple of its own size.
 	maxAlignment = 1 << 20
 	maxDims      = 4
 	maxNameBytes = 1<<16 - 1
 	maxKeys      = 1 << 16
+	maxTensors   = 1 << 18
 
 	// The fewest bytes that one key, one tensor, one string can take: they bound the counts that a file may claim.
 	minKeyBytes    = 8 + 1 + 4 + 1
@@ -111,7 +113,7 @@ func quoted(name string) string { return fmt.Sprintf("%.100q", name) }
 
 func (f *File) parseMetadata(c *cursor, count uint64) error {
 	if count > maxKeys || count > c.left()/minKeyBytes {
-		return fmt.Errorf("the file claims %d metadata keys, more than it can hold", count)
+		return fmt.Errorf("the file claims %d metadata keys, more than it can hold or any model needs", count)
 	}
 	f.keys = make([]string, 0, count)
 	f.values = make(map[string]value, count)
@@ -164,12 +166,16 @@ func (c *cursor) value() (value, error) {
 // elements reads count values of one kind.
 func (c *cursor) elements(k kind, count uint64) (value, error) {
 	name, size := k.layout()
+	least := uint64(max(size, 1))
+	if k == kindString {
+		least = minStringBytes
+	}
 	switch {
 	case size < 0:
 		return value{}, fmt.Errorf("unknown value type %d", k)
 	case k == kindArray:
 		return value{}, errors.New("an array of arrays is not supported")
-	case count > c.left()/uint64(max(size, 1)):
+	case count > c.left()/least:
 		return value{}, fmt.Errorf("%d values of type %s are more than the file holds", count, name)
 	case k == kindString:
 		return c.strings(count)
@@ -189,9 +195,6 @@ func (c *cursor) elements(k kind, count uint64) (value, error) {
 }
 
 func (c *cursor) strings(count uint64) (value, error) {
-	if count > c.left()/minStringBytes {
-		return value{}, fmt.Errorf("%d strings are more than the file holds", count)
-	}
 	start := c.at
 	for i := range count {
 		n, err := c.uint64()
@@ -206,8 +209,8 @@ func (c *cursor) strings(count uint64) (value, error) {
 }
 
 func (f *File) parseTensors(c *cursor, count uint64) error {
-	if count > c.left()/minTensorBytes {
-		return fmt.Errorf("the file claims %d tensors, more than it can hold", count)
+	if count > maxTensors || count > c.left()/minTensorBytes {
+		return fmt.Errorf("the file claims %d tensors, more than it can hold or any model needs", count)
 	}
 	f.tensors = make([]Tensor, 0, count)
 	f.byName = make(map[string]int, count)
