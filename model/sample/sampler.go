@@ -31,12 +31,21 @@ func (c candidate) before(other candidate) bool {
 	return c.weight > other.weight || c.weight == other.weight && c.id < other.id
 }
 
-// Sampler chooses tokens. Its scratch grows to the vocabulary once and is reused; it is for one caller at a time.
+// Sampler chooses tokens. Its scratch grows to the vocabulary once and is reused; the zero value is ready, and it is for
+// one caller at a time.
 type Sampler struct {
 	adjusted   []float32   // (vocab) logits after penalties and bias
 	seen       []uint32    // (vocab) how often a token was seen: the low bit for the prompt, 2 for each generated
 	candidates []candidate // in the order of ids
 	heap       []candidate
+}
+
+// New makes a Sampler whose scratch is large enough for a vocabulary from the start.
+func New(vocab int) *Sampler {
+	return &Sampler{
+		adjusted: make([]float32, 0, vocab), seen: make([]uint32, vocab),
+		candidates: make([]candidate, 0, vocab), heap: make([]candidate, 0, vocab),
+	}
 }
 
 // Sample chooses the token that follows the sequence. It fails if the logits are not finite, which means that the
