@@ -1,0 +1,139 @@
+package kernel
+
+import "fmt"
+
+// chunkBytes of weights stay in the second-level cache while the panels of tokens pass over them. It also bounds one
+// assembly call to well below a millisecond: a garbage collection cannot interrupt one.
+const chunkBytes = 128 << 10
+
+// MatMul multiplies the groups [g0, g1) of m with the tokens [from, to) of a, which is prepared for m's format:
+//
+//	out[t*stride+r] = sum over k of m[r][k] * a[t][k]    for rows r of those groups
+//
+// A value's bits do not depend on the ranges. The token range is whole panels: all of a, or what Share gives a worker.
+func (s *Set) MatMul(out []float32, stride int, m Matrix, g0, g1 int, a Activations, from, to int) {
+	if a.Cols != m.Cols || a.quantized != m.Format.Quantized() || stride < m.Rows && a.Tokens > 1 {
+		panic(fmt.Sprintf("kernel: product of %v %dx%d with %dx%d, stride %d", m.Format, m.Rows, m.Cols, a.Tokens, a.Cols, stride))
+	}
+	if g0 < 0 || g1 > m.Groups() || from < 0 || to > a.Tokens {
+		panic(fmt.Sprintf("kernel: product of groups %d-%d of %d, tokens %d-%d of %d", g0, g1, m.Groups(), from, to, a.Tokens))
+	}
+	if g0 >= g1 || from >= to {
+		return
+	}
+	p0, p1 := a.panelOf(from), a.panelOf(to-1)+1
+	if a.panelStart(p0) != from || a.panelStart(p1) != to {
+		panic(fmt.Sprintf("kernel: product of tokens %d-%d, which are not whole panels of %d", from, to, a.Tokens))
+	}
+	size := m.Format.groupBytes(m.Cols)
+	chunk := max(1, chunkBytes/size)
+	full := min(g1, m.Rows/Lanes)
+	for g := g0; g < full; g += chunk {
+		end := min(g+chunk, full)
+		for p := p0; p < p1; p++ {
+			first, n, panel := a.panel(p)
+			s.product(m.Format, m.data[g*size:end*size], panel, n, out[first*stride+g*Lanes:], stride, m.Cols, end-g)
+		}
+	}
+	if full < g1 { // the last group is not full: its padding must not reach out
+		s.productLast(out, stride, m, a, p0, p1)
+	}
+}
+
+// productLast multiplies the last, partly filled group.
+func (s *Set) productLast(out []float32, stride int, m Matrix, a Activations, p0, p1 int) {
+	g := m.Groups() - 1
+	size := m.Format.groupBytes(m.Cols)
+	var tile [maxWidth * Lanes]float32
+	for p := p0; p < p1; p++ {
+		first, n, panel := a.panel(p)
+		s.product(m.Format, m.data[g*size:], panel, n, tile[:], Lanes, m.Cols, 1)
+		for t := range n {
+			copy(out[(first+t)*stride+g*Lanes:][:m.Rows-g*Lanes], tile[t*Lanes:])
+		}
+	}
+}
+
+// Share gives the tokens of worker w of n, in whole panels and as equal as these allow; it may be empty.
+func (a *Activations) Share(w, n int) (from, to int) {
+	return a.panelStart(a.panels * w / n), a.panelStart(a.panels * (w + 1) / n)
+}
+
+// productReference multiplies packed groups with a panel of n tokens; out[t*stride+16*g+lane].
+func productReference(f Format, w, x []byte, n int, out []float32, stride, cols, groups int) {
+	size := f.groupBytes(cols)
+	for g := range groups {
+		group := w[g*size:][:size]
+		for t := range n {
+			lanes := out[t*stride+g*Lanes:][:Lanes]
+			switch f {
+			case F32, F16, BF16:
+				for r := range lanes {
+					lanes[r] = dotFloats(f, group, x, r, t, n, cols)
+				}
+			default:
+				for r := range lanes {
+					lanes[r] = dotBlocks(f, group, x, r, t, n)
+				}
+			}
+		}
+	}
+}
+
+// dotFloats is one row times one token: one FMA a column.
+func dotFloats(f Format, group, x []byte, r, t, n, cols int) float32 {
+	var sum float32
+	for k := range cols {
+		var w float32
+		switch f {
+		case F32:
+			w = f32At(group, k*Lanes+r)
+		case F16:
+			w = halfToFloat(u16At(group, k*Lanes+r))
+		case BF16:
+			w = brainToFloat(u16At(group, k*Lanes+r))
+		}
+		sum = FMA32(w, f32At(x, k*n+t), sum)
+	}
+	return sum
+}
+
+// dotBlocks is one row times one token: for each block an exact integer sum, scaled and added with one FMA, and with
+// another the minimum.
+func dotBlocks(f Format, group, x []byte, r, t, n int) float32 {
+	var sum float32
+	step := f.stepBytes()
+	for ; len(group) > 0; group, x = group[step:], x[recordBytes*n:] {
+		values, scales := x[BlockSize*t:][:BlockSize], x[BlockSize*n:]
+		scale := float32(halfToFloat(u16At(group, r)) * f32At(scales, t))
+		switch f {
+		case Q8_0:
+			dot := int32(u32At(scales, 3*n+t))
+			for j := range 8 {
+				w, q := group[32+64*j+4*r:][:4], values[4*j:][:4]
+				dot += int32(w[0])*int32(int8(q[0])) + int32(w[1])*int32(int8(q[1])) +
+					int32(w[2])*int32(int8(q[2])) + int32(w[3])*int32(int8(q[3]))
+			}
+			sum = FMA32(float32(dot), scale, sum)
+		case Q4_0:
+			dot := int32(u32At(scales, 2*n+t)) + dotNibbles(group[32:], values, r)
+			sum = FMA32(float32(dot), scale, sum)
+		case Q4_1:
+			sum = FMA32(float32(dotNibbles(group[64:], values, r)), scale, sum)
+			sum = FMA32(halfToFloat(u16At(group, Lanes+r)), f32At(scales, n+t), sum)
+		}
+	}
+	return sum
+}
+
+// dotNibbles is the sum of row r's 32 unsigned nibbles times the values.
+func dotNibbles(w, values []byte, r int) int32 {
+	var dot int32
+	for j := range 4 {
+		b, low, high := w[64*j+4*r:][:4], values[4*j:][:4], values[16+4*j:][:4]
+		for i, v := range b {
+			dot += int32(v&15)*int32(int8(low[i])) + int32(v>>4)*int32(int8(high[i]))
+		}
+	}
+	return dot
+}

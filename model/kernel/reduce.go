@@ -1,0 +1,58 @@
+package kernel
+
+// lanes are the 16 partial results of a reduction: element i of a vector belongs to lane i mod 16.
+type lanes = [Lanes]float32
+
+// treeSum adds the lanes: 16, 8, 4, 2, 1.
+func treeSum(a *lanes) float32 {
+	for n := Lanes / 2; n > 0; n /= 2 {
+		for i := range n {
+			a[i] += a[i+n]
+		}
+	}
+	return a[0]
+}
+
+// treeMax is the largest lane.
+func treeMax(a *lanes) float32 {
+	m := a[0]
+	for _, v := range a[1:] {
+		m = max32(v, m)
+	}
+	return m
+}
+
+func sumReference(acc *lanes, x []float32) {
+	for i, v := range x {
+		acc[i%Lanes] += v
+	}
+}
+
+func sumSquaresReference(acc *lanes, x []float32) {
+	for i, v := range x {
+		acc[i%Lanes] = FMA32(v, v, acc[i%Lanes])
+	}
+}
+
+// sumDeviationsReference adds the squares of x - mean.
+func sumDeviationsReference(acc *lanes, x []float32, mean float32) {
+	for i, v := range x {
+		d := v - mean
+		acc[i%Lanes] = FMA32(d, d, acc[i%Lanes])
+	}
+}
+
+// maxReference skips NaN.
+func maxReference(acc *lanes, x []float32) {
+	for i, v := range x {
+		acc[i%Lanes] = max32(v, acc[i%Lanes])
+	}
+}
+
+// expSumReference replaces x by exp(x - shift) and adds it up.
+func expSumReference(acc *lanes, x []float32, shift float32) {
+	for i, v := range x {
+		x[i] = Exp(v - shift)
+		acc[i%Lanes] += x[i]
+	}
+}

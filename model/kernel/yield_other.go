@@ -1,0 +1,6 @@
+//go:build !linux
+
+package kernel
+
+// yieldProcessor has nothing to offer here beyond runtime.Gosched.
+func yieldProcessor() {}
