@@ -53,7 +53,6 @@ type keep struct {
 var keeps = []keep{
 	{"google.golang.org/protobuf", []string{"proto", "services/rpc"}, "the data plane has one translator"},
 	{"google.golang.org/grpc", []string{"proto", "services"}, "coordinators, shards and models have no sockets"},
-	{"net", []string{"services", "cmd"}, "coordinators, shards and models have no sockets"},
 	{"net/http", []string{"services", "cmd"}, "coordinators, shards and models have no sockets"},
 	{"os/exec", []string{"services", "cmd"}, "only what faces the user starts processes"},
 	{"github.com/hashicorp/memberlist", []string{"services/cluster"}, "everyone else sees rosters"},
@@ -200,7 +199,6 @@ func TestImportRulesBite(t *testing.T) {
 		{path: "cmd/daisy", imports: module + "/services/rpc"},
 		{path: "cmd/daisy", imports: module + "/proto/daisy/v1", breach: "may import"},
 		{path: "modelling", breach: "no place"},
-		{path: "shard", imports: "net", breach: "no sockets"},
 		{path: "shard", imports: "net/netip"},
 		{path: "coordinator", imports: "net/http", breach: "no sockets"},
 		{path: "coordinator", imports: "os/exec", breach: "starts processes"},

@@ -19,6 +19,10 @@ func TestSourceRulesBite(t *testing.T) {
 		{"shard/a_test.go", `package shard; import "os"; var _ = os.Getenv("A")`, ""},
 		{"cmd/daisy/a.go", `package main; import "os"; var _ = os.Getenv("A")`, ""},
 
+		{"shard/a.go", `package shard; import "net"; var _, _ = net.Dial("tcp", "a:1")`, "net.Dial"},
+		{"shard/a.go", `package shard; import "net"; var _, _, _ = net.SplitHostPort("a:1")`, ""},
+		{"services/rpc/a.go", `package rpc; import "net"; var _, _ = net.Dial("tcp", "a:1")`, ""},
+
 		{"model/kernel/a.go", `package kernel; import "math"; var _ = math.Exp(1)`, "math.Exp"},
 		{"model/kernel/a.go", `package kernel; import m "math"; var f = m.Tanh`, "math.Tanh"},
 		{"model/kernel/a.go", `package kernel; import . "math"; var _ = Exp(1)`, "math.."},

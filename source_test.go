@@ -35,6 +35,7 @@ func (s source) breach(at token.Pos, format string, args ...any) string {
 // sourceRules are the rules that one file can break by itself.
 var sourceRules = []func(source) []string{
 	environmentInCmdOnly,
+	noSockets,
 	ownTranscendentals,
 	noInit,
 	noCgo,
@@ -75,6 +76,19 @@ func environmentInCmdOnly(s source) (breaches []string) {
 			}
 		})
 	}
+	return breaches
+}
+
+// noSockets: coordinators, shards and models are tested without any. Taking an address apart is no socket.
+func noSockets(s source) (breaches []string) {
+	if within(s.path, "services") || within(s.path, "cmd") || s.test() {
+		return nil
+	}
+	s.uses("net", func(at token.Pos, what string) {
+		if what != "SplitHostPort" && what != "JoinHostPort" {
+			breaches = append(breaches, s.breach(at, "net.%s: only services and cmd have sockets", what))
+		}
+	})
 	return breaches
 }
 
