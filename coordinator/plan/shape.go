@@ -68,9 +68,9 @@ func (s *Shape) positions() int64 { return int64(s.Context) * int64(s.Parallel) 
 // working is what a shard needs besides weights and caches.
 func (s *Shape) working() int64 { return max(s.Scratch, s.Loading) }
 
-// Stage is the stage that holds these layers, with its memory; it is nobody's yet.
-func (s *Shape) Stage(layers model.Layers) Stage {
-	stage := Stage{Layers: layers, First: layers.First == 0, Last: int(layers.Last) == len(s.Layers), Scratch: s.working()}
+// stage is what a stage of these layers holds; last: it holds the head too.
+func (s *Shape) stage(layers model.Layers, last bool) Stage {
+	stage := Stage{Layers: layers, First: layers.First == 0, Last: last, Scratch: s.working()}
 	for _, l := range s.Layers[layers.First:layers.Last] {
 		stage.Weights += l.Weights
 		stage.Cache += l.Cache * s.positions()
