@@ -1,0 +1,64 @@
+package model
+
+import (
+	"github.com/daisy-llm/daisy/model/kernel"
+	"github.com/daisy-llm/daisy/model/offheap"
+)
+
+// Block is a loaded range of layers with all that a pass through them needs. One goroutine at a time uses it.
+type Block struct {
+	cfg     *Config
+	first   LayerIndex
+	layers  []*layer
+	ends    *ends
+	angles  *angles
+	kernels *kernel.Set
+	maxRows int
+
+	weights  []byte // packed, off the Go heap
+	resident int64
+
+	scratch
+	memory []byte // of scratch, off the Go heap
+
+	team *kernel.Team
+	task struct{ forward, head func(worker int) } // kept, so that a pass makes no closure
+	pass struct {
+		x    []float32 // (rows, hidden) of the chunk in hand
+		rows int
+		out  []float32 // (rows, vocab)
+	}
+}
+
+// Layers is the range of layers that the block holds.
+func (b *Block) Layers() Layers {
+	return Layers{b.first, b.first + LayerIndex(len(b.layers))}
+}
+
+// Config is the model's.
+func (b *Block) Config() *Config { return b.cfg }
+
+// Resident is the memory, in bytes, that the block keeps: packed weights and scratch.
+func (b *Block) Resident() int64 { return b.resident + int64(len(b.memory)) }
+
+func (b *Block) start(threads int) {
+	b.task.forward, b.task.head = b.forwardChunk, b.headChunk
+	b.team = kernel.NewTeam(threads)
+	b.team.Start()
+}
+
+// Close ends the block's workers and gives its memory back. The file and the caches are the caller's.
+func (b *Block) Close() {
+	if b.team != nil {
+		b.team.Close()
+		b.team = nil
+	}
+	b.release()
+}
+
+// release gives the memory back. Unmapping what was mapped cannot fail, and nothing could be done about it.
+func (b *Block) release() {
+	_ = offheap.Free(b.weights)
+	_ = offheap.Free(b.memory)
+	b.weights, b.memory, b.layers, b.ends, b.scratch = nil, nil, nil, &ends{}, scratch{}
+}
