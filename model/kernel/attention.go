@@ -139,7 +139,7 @@ func softmaxTileReference(scores *tileScores) (maximum, sum float32) {
 		maximum = max32(v, maximum)
 	}
 	var acc lanes
-	expSumReference(&acc, scores[:], maximum)
+	expAddReference(&acc, scores[:], maximum)
 	return maximum, treeSum(&acc)
 }
 

@@ -24,12 +24,17 @@
 //	m := kernel.NewMatrix(memory, kernel.Q4_1, rows, cols) // memory: kernel.PackedSize bytes
 //	m.Pack(0, m.Groups(), q, k, v)                         // GGUF rows, stacked
 //
-//	a := set.Activations(scratch, m.Format, tokens, m.Cols) // a view: makes no copy, allocates nothing
+//	a := set.Activations(scratch, m.Format, tokens, m.Cols) // a view of kernel.ActivationBytes bytes
 //	set.Quantize(a, x, stride, 0, tokens)
 //	set.MatMul(out, stride, m, 0, m.Groups(), a, 0, tokens)
 //
 // Work is split among the workers of a [Team] by groups of 16 rows, by tokens, or by heads; any split gives the same
 // bits. Buffers are the caller's; no method of a Set allocates. A mismatch of shapes is our bug, and panics.
+//
+// # Assembly
+//
+// gen writes the files *_amd64.s and stubs_amd64.go; never edit them. The tag purego, and every other architecture, has the
+// reference alone.
 //
 // Values are little-endian in memory, as on every machine that Daisy builds for.
 package kernel

@@ -49,10 +49,20 @@ func maxReference(acc *lanes, x []float32) {
 	}
 }
 
-// expSumReference replaces x by exp(x - shift) and adds it up.
-func expSumReference(acc *lanes, x []float32, shift float32) {
+// expAddReference replaces x by exp(x - shift) and adds it up. No x is above shift.
+func expAddReference(acc *lanes, x []float32, shift float32) {
 	for i, v := range x {
 		x[i] = Exp(v - shift)
 		acc[i%Lanes] += x[i]
 	}
+}
+
+// findReference is the start of the first sixteen values among which is value, or len(x).
+func findReference(x []float32, value float32) int {
+	for i, v := range x {
+		if v == value {
+			return i &^ (Lanes - 1)
+		}
+	}
+	return len(x)
 }

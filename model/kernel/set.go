@@ -8,7 +8,7 @@ import (
 // Set is one implementation of the kernels: the plain Go reference, or assembly for an instruction set. All give the
 // same bits. A Set has no state: any number of goroutines may use it.
 type Set struct {
-	Name  string // reference, avx2, avx512
+	Name  string // reference, avx2, avxvnni, avx512
 	isa   isa
 	width int // tokens in a panel, at most maxWidth
 }

@@ -1,3 +1,5 @@
+//go:build !amd64 || purego
+
 package kernel
 
 // Without assembly there is the reference alone.
@@ -18,7 +20,8 @@ func (s *Set) sumDeviations(acc *lanes, x []float32, mean float32) {
 	sumDeviationsReference(acc, x, mean)
 }
 func (s *Set) max(acc *lanes, x []float32)                   { maxReference(acc, x) }
-func (s *Set) expAdd(acc *lanes, x []float32, shift float32) { expSumReference(acc, x, shift) }
+func (s *Set) find(x []float32, value float32) int           { return findReference(x, value) }
+func (s *Set) expAdd(acc *lanes, x []float32, shift float32) { expAddReference(acc, x, shift) }
 
 func (s *Set) scaleMul(dst, x, w []float32, scale float32) { scaleMulReference(dst, x, w, scale) }
 func (s *Set) normalize(dst, x, w, b []float32, mean, scale float32) {

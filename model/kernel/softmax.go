@@ -20,7 +20,7 @@ func (s *Set) expSum(x []float32) (largest, sum float32) {
 	largest = s.Max(x)
 	var acc lanes
 	s.expAdd(&acc, x[:body], largest)
-	expSumReference(&acc, x[body:], largest)
+	expAddReference(&acc, x[body:], largest)
 	return largest, treeSum(&acc)
 }
 
@@ -39,7 +39,7 @@ func (s *Set) Max(x []float32) float32 {
 // ArgMax is the first index of the largest value; 0 if all are NaN.
 func (s *Set) ArgMax(x []float32) int {
 	largest := s.Max(x)
-	for i := 0; i < len(x); i++ {
+	for i := s.find(x[:len(x)&^(Lanes-1)], largest); i < len(x); i++ {
 		if x[i] == largest {
 			return i
 		}
