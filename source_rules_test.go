@@ -46,6 +46,7 @@ func TestSourceRulesBite(t *testing.T) {
 		{"shard/a_test.go", `package shard; func f(t *T) { t.Skip("flaky") }`, "skipped"},
 		{"shard/a_test.go", `package shard; func f(t *T) { t.Skip("this CPU has no AVX-512") }`, ""},
 		{"shard/a_test.go", `package shard; func f(list *T) { list.Skip() }`, ""},
+		{"shard/a_test.go", `package shard; func f(b *B) { b.Skip("no file to measure") }`, ""},
 
 		{"shard/a.go", "package shard\n\n// TO" + "DO: later\n", "do it"},
 		{"shard/a.go", "package shard\n\n// a to-do list\n", ""},
