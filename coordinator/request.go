@@ -81,10 +81,10 @@ type ShardStatus struct {
 	Address string           `json:"address"`
 	First   model.LayerIndex `json:"first"`
 	Last    model.LayerIndex `json:"last"`
-	State   string           `json:"state"` // joining, loading, ready, draining
+	State   string           `json:"state"` // joining, loading, ready, spare, draining, unreachable, unfit
+	Detail  string           `json:"detail,omitempty"`
 	Cores   int              `json:"cores"`
 	Memory  int64            `json:"memory"`  // bytes on offer
 	Planned int64            `json:"planned"` // bytes the plan needs of it
-	Kernels string           `json:"kernels"`
-	Stage   int              `json:"stage"` // place in the pipeline, from 0; -1: a spare
+	Stage   int              `json:"stage"`   // place in the pipeline, from 0; -1: a spare
 }

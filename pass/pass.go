@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/daisy-llm/daisy/model"
+	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/model/token"
 )
@@ -65,7 +66,7 @@ type Entry struct {
 	Turn     uint32         // the number of this entry within its epoch, from 0
 	First    token.Position // at or below the cached length, which it truncates
 	Count    int
-	Tokens   []token.ID // count ids, on the way to the first stage
+	Tokens   []token.ID // count ids: the first stage embeds them, the last one's penalties look at them
 	Wants    Wants
 	Refused  *Refusal // set by the stage that would not run it; the entry then travels without rows
 }
@@ -144,32 +145,6 @@ type Result struct {
 	Outputs []Output // one an entry, in the pass's order
 }
 
-// CacheType is how keys and values are kept.
-type CacheType uint8
-
-const (
-	CacheF16 CacheType = iota
-	CacheF32
-)
-
-func (c CacheType) String() string {
-	if c == CacheF32 {
-		return "f32"
-	}
-	return "f16"
-}
-
-// ParseCacheType reads the value of --cache-type.
-func ParseCacheType(s string) (CacheType, error) {
-	switch s {
-	case "f16":
-		return CacheF16, nil
-	case "f32":
-		return CacheF32, nil
-	}
-	return 0, fmt.Errorf("cache type %q is not known: use f16 or f32", s)
-}
-
 // Load asks a shard to hold a block.
 type Load struct {
 	Plan      PlanID
@@ -182,7 +157,7 @@ type Load struct {
 	Bytes     int64  // size of the model file
 	Context   int    // positions a sequence may have
 	Parallel  int    // sequences that may be cached at once
-	CacheType CacheType
+	CacheType kvcache.Type
 }
 
 // LoadProgress is how far a Load has come.
@@ -196,8 +171,8 @@ type Begin struct {
 	Epoch    Epoch
 	Plan     PlanID
 	Keep     token.Position // cached length to keep from the epoch before
-	Tokens   []token.ID     // the sequence so far, for the last stage: penalties look at it
-	Prompt   int            // how many of Tokens the client gave; the others were generated
+	Tokens   []token.ID     // of the positions kept, for the last stage: penalties look at them
+	Prompt   int            // how many of the sequence's tokens the client gave; the others were generated
 	Sampling sample.Params  // for the last stage
 }
 
@@ -219,9 +194,15 @@ type Description struct {
 	Cores    int
 	Memory   int64 // on offer, bytes
 	State    string
+	Passes   uint64 // computed since the start
+	Blocks   []LoadedBlock
+}
+
+// LoadedBlock is one block that a shard holds.
+type LoadedBlock struct {
 	Plan     PlanID
 	Layers   model.Layers
-	Resident int64 // bytes of weights and caches held
-	Passes   uint64
+	Resident int64 // bytes of weights and caches
 	Model    string
+	SHA256   string
 }

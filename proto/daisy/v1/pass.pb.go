@@ -449,7 +449,7 @@ type Entry struct {
 	First uint32 `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"`
 	// Positions.
 	Count uint32 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
-	// Token ids, on the way to the first stage.
+	// Token ids, one a position: the first stage embeds them, the last one's penalties look at them.
 	Tokens []int32 `protobuf:"varint,6,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
 	// What the last stage returns.
 	Wants *Wants `protobuf:"bytes,7,opt,name=wants,proto3" json:"wants,omitempty"`

@@ -1069,9 +1069,9 @@ type Begin struct {
 	Plan *PlanID `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Cached positions to keep from the epoch before.
 	Keep uint32 `protobuf:"varint,4,opt,name=keep,proto3" json:"keep,omitempty"`
-	// Tokens so far, for the last stage.
+	// Tokens of the positions kept, for the last stage.
 	Tokens []int32 `protobuf:"varint,5,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
-	// How many of the tokens are the client's.
+	// How many of the sequence's tokens are the client's.
 	Prompt uint32 `protobuf:"varint,6,opt,name=prompt,proto3" json:"prompt,omitempty"`
 	// How to sample, for the last stage.
 	Sampling      *Sampling `protobuf:"bytes,7,opt,name=sampling,proto3" json:"sampling,omitempty"`

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/daisy-llm/daisy/coordinator/plan"
+	"github.com/daisy-llm/daisy/model/gguf"
+	"github.com/daisy-llm/daisy/pass"
+	"github.com/daisy-llm/daisy/services/catalogue"
+	"github.com/daisy-llm/daisy/services/cluster"
+	"github.com/daisy-llm/daisy/services/rpc"
+	"github.com/daisy-llm/daisy/shard"
+)
+
+// shardOptions are the flags of a shard process.
+type shardOptions struct {
+	Join       []string
+	Listen     string
+	Advertise  string
+	Model      string // a file, a catalogue name or a source; "": whatever the coordinator asks for, if it is here
+	Name       string
+	Threads    int    // 0: all cores
+	Memory     string // "": what the machine has to offer
+	Kernels    string
+	Insecure   bool
+	ParentPipe bool // standard input is a pipe that its parent holds: end with it
+	env        environment
+}
+
+// shardGrant is the credit of every coordinator: enough passes to fill a long pipeline, and the rows of several prompts'
+// chunks at widths of the largest models.
+var shardGrant = pass.Grant{Passes: 128, Bytes: 256 << 20}
+
+func newShardCommand(c *cli) *cobra.Command {
+	o := shardOptions{}
+	cmd := &cobra.Command{
+		Use:   "shard --join HOST:PORT",
+		Short: "Run a shard: a worker that holds a block of the model's layers",
+		Long: `Run a shard. It joins the cluster of the coordinator at HOST:PORT, which may start later, offers its memory,
+loads the block that the coordinator plans for it, and computes. It takes the model's file from --model, from the
+cache, or from where the coordinator has it, whichever has the right hash; a model of the catalogue is fetched.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.env = c.env
+			store, err := c.store()
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			if o.ParentPipe {
+				var end context.CancelCauseFunc
+				ctx, end = context.WithCancelCause(ctx)
+				endWithParent(os.Stdin, shardGrace, func() { end(nil) })
+			}
+			err = runShard(ctx, o, store, c.log, func(address string) { c.log.Info("listening", "address", address) })
+			if o.ParentPipe && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // the parent asked for the end
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.Join, "join", nil, "`HOST:PORT` of the coordinator, or of any member; several may be given")
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "`HOST:PORT` to serve on; port 0 is any free one")
+	f.StringVar(&o.Advertise, "advertise", "", "`HOST[:PORT]` at which others reach this shard (default: the address it listens on)")
+	f.StringVarP(&o.Model, "model", "m", "", "the model's file, a `NAME` of the catalogue, or a source (default: what the coordinator asks for)")
+	f.StringVar(&o.Name, "name", "", "name in the cluster, unique (default: the machine's name and the process id)")
+	f.IntVarP(&o.Threads, "threads", "t", 0, "threads that compute (default: all cores)")
+	f.StringVar(&o.Memory, "memory", "", "memory on offer, such as 8GiB (default: what is available)")
+	f.StringVar(&o.Kernels, "kernels", c.env.kernels, "kernels to use, see daisy version (default: the fastest this CPU can run)")
+	f.BoolVar(&o.Insecure, "insecure", false, "listen beyond loopback, without encryption")
+	f.BoolVar(&o.ParentPipe, "parent-pipe", false, "end when standard input does")
+	f.MarkHidden("parent-pipe")
+	cmd.MarkFlagRequired("join")
+	return cmd
+}
+
+// runShard serves until ctx ends, or until it turns out that the cluster has no use for this shard.
+func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *slog.Logger, listening func(address string)) (err error) {
+	if err := checkListen(o.Listen, o.Insecure); err != nil {
+		return err
+	}
+	kernels, err := selectKernels(o.Kernels)
+	if err != nil {
+		return err
+	}
+	threads := o.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	memory := offeredMemory()
+	if o.Memory != "" {
+		if memory, err = parseSize(o.Memory); err != nil {
+			return fmt.Errorf("--memory: %w", err)
+		}
+	}
+	name := o.Name
+	if name == "" {
+		name = processName("shard")
+	}
+	log = log.With("shard", name)
+	library := &library{store: store, log: log}
+	if o.Model != "" {
+		if library.given, err = store.Resolve(ctx, o.Model, logProgress{log}); err != nil {
+			return err
+		}
+	}
+	stopTelemetry, err := startTelemetry(ctx, o.env, "daisy-shard", name, log)
+	if err != nil {
+		return err
+	}
+	defer stopTelemetry()
+	speed := 0.0
+	if !o.ParentPipe { // beside its siblings on one machine, a shard measures nothing but the noise they make
+		speed = cluster.MeasureBandwidth(threads)
+	}
+
+	port, err := cluster.Listen(o.Listen)
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	rows := &pass.RowPool{}
+	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(insecure.NewCredentials())...)
+	worker, err := shard.New(shard.Config{
+		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Grant: shardGrant,
+		Open: library.open, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	self := plan.Member{
+		Name: name, Role: plan.Shard, PID: os.Getpid(), Cores: threads, Memory: memory, Speed: speed,
+		Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
+	}
+	members, err := cluster.New(cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, Log: log})
+	if err != nil {
+		return err
+	}
+	server := rpc.NewServer(rpc.ServerConfig{
+		Description: pass.Description{
+			Name: name, PID: os.Getpid(), Address: members.Address(), Version: buildVersion(),
+			Protocol: pass.Protocol, Numerics: pass.Numerics, Kernels: kernels.Name, Cores: threads, Memory: memory,
+		},
+		Shard: worker, Outlet: outlet, Rows: rows, Credentials: insecure.NewCredentials(), Log: log,
+		Loaded: func(blocks []shard.Held) {
+			members.Update(func(m *plan.Member) {
+				m.State, m.Plan = plan.Joining, 0
+				for _, b := range blocks {
+					m.State, m.Plan = plan.Ready, max(m.Plan, b.Load.Plan.Number)
+				}
+			})
+		},
+	})
+	listening(members.Address())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return worker.Run(ctx) })
+	g.Go(func() error { return outlet.Run(ctx) })
+	g.Go(func() error { return server.Run(ctx, port.Listener()) })
+	g.Go(func() error { return members.Run(ctx) })
+	return g.Wait()
+}
+
+// library finds the file of the model that a coordinator asks for.
+type library struct {
+	store *catalogue.Store
+	given catalogue.Local // by --model; its zero value: nothing was given
+	log   *slog.Logger
+}
+
+// open finds a file with the hash that load names: the one given, one in the cache, the one at the coordinator's own
+// path, or, of a model that the catalogue knows, one that is fetched.
+func (l *library) open(ctx context.Context, load pass.Load) (*gguf.File, error) {
+	if l.given.Path != "" {
+		if l.given.SHA256 != load.SHA256 {
+			return nil, fmt.Errorf("%w: the coordinator serves %s with SHA-256 %s, the file given with --model has %s: start this shard with the coordinator's file, or without --model",
+				shard.ErrModel, load.Model, load.SHA256, l.given.SHA256)
+		}
+		return gguf.Open(l.given.Path)
+	}
+	if path, ok := l.store.Has(load.SHA256); ok {
+		return gguf.Open(path)
+	}
+	if info, err := os.Stat(load.Path); err == nil && info.Mode().IsRegular() && info.Size() == load.Bytes {
+		hash, err := l.store.Hash(ctx, load.Path)
+		if err != nil {
+			return nil, fmt.Errorf("%w: hash %s: %w", shard.ErrModel, load.Path, err)
+		}
+		if hash == load.SHA256 {
+			return gguf.Open(load.Path)
+		}
+	}
+	if m, err := catalogue.Default().Find(load.Model); err == nil && m.SHA256 == load.SHA256 {
+		local, err := l.store.Resolve(ctx, m.Name, logProgress{l.log})
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", shard.ErrModel, err)
+		}
+		return gguf.Open(local.Path)
+	}
+	return nil, fmt.Errorf("%w: there is no file of %s with SHA-256 %s here: copy it to this machine and name it with --model", shard.ErrModel, load.Model, load.SHA256)
+}
+
+// logProgress reports what a store does to the log.
+type logProgress struct{ log *slog.Logger }
+
+func (p logProgress) Note(text string)   { p.log.Info(text) }
+func (p logProgress) Bytes(int64, int64) {}
+
+// processName is a name that no other process has at the time.
+func processName(role string) string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = role
+	}
+	if len(host) > 32 {
+		host = host[:32]
+	}
+	return host + "-" + strconv.Itoa(os.Getpid())
+}
+
+// checkListen refuses to be reachable from other machines unless that was asked for.
+func checkListen(listen string, allowed bool) error {
+	if allowed || cluster.IsLoopback(listen) {
+		return nil
+	}
+	return fmt.Errorf("listening on %s would open the cluster to other machines without encryption: use a loopback address, or --insecure on a network that you trust", listen)
+}

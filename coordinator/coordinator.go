@@ -1,0 +1,195 @@
+// Package coordinator is the life of a generation: it plans who holds what, has it loaded, admits requests, and drives
+// each one's tokens through the pipeline. It knows no sockets and no protobuf: shards are reached over Links that
+// services/rpc provides, and membership arrives as rosters from services/cluster. services/gateway is its caller.
+//
+// One loop, Run, owns members, links and the plan. Generations run in their callers' goroutines and see only the
+// current deployment. A lost shard breaks the deployment: its generations end with ErrLost, and a new plan over the
+// shards that are left is loaded. A shard that joins a working deployment is put to use once no generation runs.
+//
+// Invariant: an answer is never a success unless it is one; whatever ends a generation early is an error.
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/daisy-llm/daisy/coordinator/pipeline"
+	"github.com/daisy-llm/daisy/coordinator/plan"
+	"github.com/daisy-llm/daisy/model"
+	"github.com/daisy-llm/daisy/model/tokenizer"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// A Link is a Hop with the life of its own that the coordinator gives it.
+type Link interface {
+	pipeline.Hop
+	// Run keeps the link alive until ctx ends or it dies, and returns why.
+	Run(ctx context.Context) error
+	// Ready is closed when the hop may be used.
+	Ready() <-chan struct{}
+}
+
+// Config describes a coordinator.
+type Config struct {
+	Name      string // unique in the cluster, and new in every life of the process
+	Version   string
+	Model     *model.Config
+	Shape     plan.Shape // of the model, with context and parallel sequences
+	Load      pass.Load  // what all shards' Loads have in common: all but plan, layers and ends
+	Tokenizer *tokenizer.Tokenizer
+
+	Shards     int // to wait for before the first plan is made
+	MaxWaiting int // requests that may wait for one of Shape.Parallel places; more are refused with ErrBusy
+
+	// Dial makes the link to a shard, which Run will bring to life; it calls fault when the shard reports that passes were
+	// lost on their way from it to a peer.
+	Dial func(member plan.Member, fault func(peer string, err error)) Link
+	// Planned, if set, is told of every change of the plan's number and the coordinator's state, for the roster.
+	Planned func(number uint64, state plan.State)
+
+	Tracer trace.Tracer
+	Log    *slog.Logger
+}
+
+// Validate checks that the configuration is whole.
+func (c *Config) Validate() error {
+	switch {
+	case c.Name == "" || c.Model == nil || c.Tokenizer == nil || c.Dial == nil || c.Tracer == nil || c.Log == nil:
+		return errors.New("coordinator with a part missing: name, model configuration, tokenizer, dial, tracer or log")
+	case c.Shards < 1 || c.Shards > pass.MaxStages:
+		return fmt.Errorf("coordinator of %d shards: ask for 1 to %d", c.Shards, pass.MaxStages)
+	case c.MaxWaiting < 0:
+		return fmt.Errorf("coordinator with %d requests waiting", c.MaxWaiting)
+	case c.Tokenizer.Size() > c.Model.Vocab:
+		return fmt.Errorf("the tokenizer has %d tokens, the model %d", c.Tokenizer.Size(), c.Model.Vocab)
+	}
+	return c.Shape.Validate()
+}
+
+// Coordinator drives generations through a cluster. Create it with New; it works while Run runs.
+type Coordinator struct {
+	cfg       Config
+	places    *semaphore.Weighted // generations that may run: Shape.Parallel
+	sequences atomic.Uint64       // last sequence id given out
+	passes    atomic.Uint64       // last pass number given out
+	waiting   atomic.Int64
+	active    atomic.Int64
+	idle      chan struct{} // capacity 1: a generation has ended and none is running
+
+	mu      sync.Mutex
+	current *deployment   // nil while nothing is loaded
+	changed chan struct{} // closed and replaced when the state changes
+	status  Status        // without Active and Waiting
+}
+
+// deployment is a plan with its pipeline, loaded and running.
+type deployment struct {
+	plan     *plan.Plan
+	pipeline *pipeline.Pipeline
+}
+
+// New makes a coordinator.
+func New(cfg Config) (*Coordinator, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Coordinator{
+		cfg:     cfg,
+		places:  semaphore.NewWeighted(int64(cfg.Shape.Parallel)),
+		idle:    make(chan struct{}, 1),
+		changed: make(chan struct{}),
+		status: Status{
+			Coordinator: cfg.Name, Version: cfg.Version, Model: cfg.Load.Model, SHA256: cfg.Load.SHA256,
+			Context: cfg.Shape.Context, CacheType: cfg.Load.CacheType.String(), Layers: len(cfg.Shape.Layers),
+			State: StateWaiting, Shards: []ShardStatus{},
+		},
+	}, nil
+}
+
+// Status is a snapshot of the cluster.
+func (c *Coordinator) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Active, s.Waiting = int(c.active.Load()), int(c.waiting.Load())
+	return s
+}
+
+// Ready reports whether a plan is loaded.
+func (c *Coordinator) Ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current != nil
+}
+
+// Changed is closed when the status has changed.
+func (c *Coordinator) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// publish lets others see a change.
+func (c *Coordinator) publish(change func(*Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// deploy makes a deployment current, or none.
+func (c *Coordinator) deploy(d *deployment) {
+	c.mu.Lock()
+	c.current = d
+	c.mu.Unlock()
+}
+
+// loadingWait is how long a request waits for a plan that is being loaded.
+const loadingWait = 30 * time.Second
+
+// deployed returns the current deployment. While one is being loaded it waits for it.
+func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
+	limit := time.NewTimer(loadingWait)
+	defer limit.Stop()
+	for {
+		c.mu.Lock()
+		d, state, detail, changed := c.current, c.status.State, c.status.Detail, c.changed
+		c.mu.Unlock()
+		if d != nil {
+			return d, nil
+		}
+		if state != StateLoading {
+			return nil, fmt.Errorf("%w: %s", ErrNotReady, detail)
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return nil, fmt.Errorf("%w: %s", ErrNotReady, detail)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Run plans, loads and watches until ctx ends. rosters delivers every change of the membership.
+func (c *Coordinator) Run(ctx context.Context, rosters <-chan plan.Roster) error {
+	g, ctx := errgroup.WithContext(ctx)
+	o := &operator{
+		c:      c,
+		spawn:  g.Go,
+		events: make(chan event, 64),
+		links:  make(map[string]*member),
+	}
+	g.Go(func() error { return o.run(ctx, rosters) })
+	return g.Wait()
+}

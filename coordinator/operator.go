@@ -1,0 +1,437 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/daisy-llm/daisy/coordinator/pipeline"
+	"github.com/daisy-llm/daisy/coordinator/plan"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// States of a cluster.
+const (
+	StateWaiting = "waiting" // for shards, or for more memory
+	StateLoading = "loading"
+	StateReady   = "ready"
+)
+
+// operator is the state of the coordinator's loop; nothing else touches it.
+type operator struct {
+	c      *Coordinator
+	spawn  func(func() error)
+	events chan event
+
+	roster  plan.Roster
+	links   map[string]*member // by shard name
+	loading bool               // a deployment is on its way; its end will come as an event
+	current *deployment
+	plan    *plan.Plan // the last plan made; may be loaded, or half so
+	started bool       // a plan was loaded once: from now on fewer shards than asked for will do
+	settle  *time.Timer
+}
+
+// member is a shard of the roster as the coordinator sees it.
+type member struct {
+	plan.Member
+	link   Link
+	cancel context.CancelFunc
+	ready  bool
+	unfit  error // why it gets no block; until it comes back as another process
+}
+
+// event is what happened outside the loop, as something for the loop to do.
+type event func(ctx context.Context, o *operator)
+
+// settleTime is how long the loop waits for more shards after one has come, before it plans.
+const settleTime = 300 * time.Millisecond
+
+// redialTime is how long after a link has died it is tried again, while the roster still lists the shard.
+const redialTime = time.Second
+
+func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
+	o.settle = time.NewTimer(settleTime)
+	defer o.settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case roster, ok := <-rosters:
+			if !ok {
+				rosters = nil
+				continue
+			}
+			o.meet(ctx, roster)
+		case e := <-o.events:
+			e(ctx, o)
+		case <-o.c.idle:
+			o.settle.Reset(0)
+		case <-o.settle.C:
+			o.replan(ctx)
+		}
+		o.publish()
+	}
+}
+
+// post hands an event to the loop.
+func (o *operator) post(ctx context.Context, e event) {
+	select {
+	case o.events <- e:
+	case <-ctx.Done():
+	}
+}
+
+// meet brings the links in line with a roster.
+func (o *operator) meet(ctx context.Context, roster plan.Roster) {
+	o.roster = roster.Shards()
+	for name, m := range o.links {
+		now, there := o.roster.Find(name)
+		if there && now.PID == m.PID && now.Address == m.Address {
+			m.Member = now
+			continue
+		}
+		m.cancel()
+		delete(o.links, name)
+		o.settle.Reset(settleTime)
+	}
+	for _, m := range o.roster {
+		if o.links[m.Name] == nil {
+			o.dial(ctx, m)
+		}
+	}
+}
+
+// dial opens the link to a shard and reports its rise and fall.
+func (o *operator) dial(ctx context.Context, who plan.Member) {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &member{Member: who, cancel: cancel}
+	m.link = o.c.cfg.Dial(who, func(peer string, err error) {
+		o.post(ctx, func(_ context.Context, o *operator) {
+			if o.current != nil {
+				o.current.pipeline.Break(fmt.Errorf("shard %s lost passes to shard %s: %w", who.Name, peer, err))
+			}
+		})
+	})
+	o.links[who.Name] = m
+	o.spawn(func() error {
+		up := make(chan struct{})
+		go func() {
+			defer close(up)
+			select {
+			case <-m.link.Ready():
+				o.post(ctx, func(_ context.Context, o *operator) { m.ready = true; o.settle.Reset(settleTime) })
+			case <-m.link.Done():
+			}
+		}()
+		err := m.link.Run(ctx)
+		<-up
+		if ctx.Err() != nil {
+			return nil
+		}
+		o.post(ctx, func(ctx context.Context, o *operator) { o.hangUp(ctx, m, err) })
+		return nil
+	})
+}
+
+// hangUp notes that a link has died. It is tried again while the roster lists the shard, unless versions differ.
+func (o *operator) hangUp(ctx context.Context, m *member, err error) {
+	if o.links[m.Name] != m {
+		return
+	}
+	m.ready = false
+	o.settle.Reset(0)
+	if errors.Is(err, pipeline.ErrVersion) {
+		o.reject(m, err)
+		return
+	}
+	o.c.cfg.Log.Warn("the link to a shard is down", "shard", m.Name, "address", m.Address, "error", err)
+	time.AfterFunc(redialTime, func() {
+		o.post(ctx, func(ctx context.Context, o *operator) {
+			if o.links[m.Name] == m {
+				m.cancel()
+				o.dial(ctx, m.Member)
+			}
+		})
+	})
+}
+
+// reject keeps a shard from getting blocks.
+func (o *operator) reject(m *member, err error) {
+	m.unfit = err
+	o.c.cfg.Log.Error("a shard cannot be used", "shard", m.Name, "error", err)
+}
+
+// usable is the roster of the shards that can take a block now.
+func (o *operator) usable() plan.Roster {
+	var members []plan.Member
+	for _, m := range o.links {
+		if m.ready && m.unfit == nil && m.State != plan.Draining {
+			members = append(members, m.Member)
+		}
+	}
+	return plan.NewRoster(members...)
+}
+
+// replan makes a plan of what there is, if that is better than what runs, and starts to load it.
+func (o *operator) replan(ctx context.Context) {
+	if o.loading {
+		return // its end replans
+	}
+	whole := o.current != nil && o.current.pipeline.Err() == nil
+	if whole && o.c.active.Load() > 0 {
+		return // the last of them says idle
+	}
+	roster := o.usable()
+	if !o.started && len(roster) < o.c.cfg.Shards {
+		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), o.c.cfg.Shards))
+		return
+	}
+	next, err := plan.Solve(roster, o.c.cfg.Shape, o.plan, plan.Options{Leader: o.c.cfg.Name})
+	if err != nil {
+		if !whole {
+			o.retire()
+			o.wait(err.Error())
+		}
+		return
+	}
+	if whole && o.plan != nil && next.ID == o.plan.ID {
+		return
+	}
+	o.retire()
+	o.plan, o.loading = next, true
+	o.c.cfg.Log.Info("loading", "plan", next.String())
+	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateLoading, "loading "+next.String(), next.ID.String() })
+	o.announce(plan.Loading)
+	hops := o.hops()
+	o.spawn(func() error {
+		p, failed, err := o.c.load(ctx, next, hops)
+		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err) })
+		return nil
+	})
+}
+
+// hops are the links to all shards that can be reached.
+func (o *operator) hops() map[string]pipeline.Hop {
+	hops := make(map[string]pipeline.Hop)
+	for name, m := range o.links {
+		if m.ready {
+			hops[name] = m.link
+		}
+	}
+	return hops
+}
+
+// retire takes the deployment out of service.
+func (o *operator) retire() {
+	if o.current == nil {
+		return
+	}
+	o.c.deploy(nil)
+	o.current.pipeline.Break(errors.New("a new plan replaces it"))
+	o.current = nil
+}
+
+// wait says what the cluster is waiting for.
+func (o *operator) wait(why string) {
+	if o.c.Status().Detail != why {
+		o.c.cfg.Log.Info("waiting", "for", why)
+	}
+	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateWaiting, why, "" })
+	o.announce(plan.Joining)
+}
+
+func (o *operator) announce(state plan.State) {
+	if o.c.cfg.Planned == nil {
+		return
+	}
+	number := uint64(0)
+	if o.plan != nil {
+		number = o.plan.ID.Number
+	}
+	o.c.cfg.Planned(number, state)
+}
+
+// loaded puts a loaded plan to work, or sees what a failed load means.
+func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline, failed string, err error) {
+	o.loading = false
+	if err == nil {
+		err = pl.Err()
+	}
+	if err != nil {
+		o.c.cfg.Log.Error("a plan could not be loaded", "plan", p.String(), "error", err)
+		if m := o.links[failed]; m != nil && (errors.Is(err, pipeline.ErrModel) || errors.Is(err, pipeline.ErrMemory)) {
+			o.reject(m, err)
+		}
+		o.plan = nil
+		o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateWaiting, err.Error(), "" })
+		o.settle.Reset(redialTime)
+		return
+	}
+	d := &deployment{plan: p, pipeline: pl}
+	o.current, o.started = d, true
+	o.spawn(func() error {
+		err := pl.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		o.post(ctx, func(_ context.Context, o *operator) {
+			if o.current == d {
+				o.c.cfg.Log.Warn("the pipeline broke", "plan", p.ID, "error", err)
+				o.settle.Reset(0)
+				o.retire()
+				o.c.publish(func(s *Status) { s.State, s.Detail = StateLoading, "re-planning: "+err.Error() })
+			}
+		})
+		return nil
+	})
+	o.c.deploy(d)
+	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateReady, "", p.ID.String() })
+	o.announce(plan.Ready)
+	o.c.cfg.Log.Info("ready", "plan", p.String())
+	o.settle.Reset(settleTime) // shards may have come meanwhile
+}
+
+// load has every stage hold its block and no shard anything else, and builds the pipeline. It names the shard that
+// failed, if one did.
+func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pipeline.Hop) (_ *pipeline.Pipeline, failed string, err error) {
+	stages := p.Pipelines[0]
+	chain := make([]pipeline.Hop, len(stages))
+	for i, s := range stages {
+		if chain[i] = hops[s.Shard]; chain[i] == nil {
+			return nil, s.Shard, fmt.Errorf("shard %s is gone", s.Shard)
+		}
+	}
+	held, failed, err := tidy(ctx, hops, p)
+	if err != nil {
+		return nil, failed, err
+	}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	done := make([]pass.LoadProgress, len(stages))
+	for i, s := range stages {
+		if held[s.Shard] {
+			continue
+		}
+		g.Go(func() error {
+			l := c.cfg.Load
+			l.Plan, l.Layers, l.First, l.Last = p.ID, s.Layers, s.First, s.Last
+			err := chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
+				mu.Lock()
+				defer mu.Unlock()
+				done[i] = progress
+				c.report(stages, done)
+			})
+			if err == nil {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if failed == "" {
+				failed = s.Shard
+			}
+			return fmt.Errorf("shard %s: %w", s.Shard, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, failed, err
+	}
+	pl, err := pipeline.New(pipeline.Config{
+		Coordinator: c.cfg.Name,
+		Plan:        p.ID,
+		Stages:      p.Route(0),
+		Hops:        chain,
+		Hidden:      c.cfg.Model.Hidden,
+		Passes:      &c.passes,
+	})
+	return pl, "", err
+}
+
+// tidy frees what the shards hold of other plans, and says which hold their block of this one already.
+func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held map[string]bool, failed string, err error) {
+	held = make(map[string]bool)
+	for name, h := range hops {
+		d, err := h.Describe(ctx)
+		if err != nil {
+			return nil, name, fmt.Errorf("describe shard %s: %w", name, err)
+		}
+		for _, b := range d.Blocks {
+			if b.Plan == p.ID {
+				held[name] = true
+				continue
+			}
+			if err := h.Unload(ctx, b.Plan); err != nil {
+				return nil, name, fmt.Errorf("unload plan %v from shard %s: %w", b.Plan, name, err)
+			}
+		}
+	}
+	return held, "", nil
+}
+
+// report publishes how far loading has come.
+func (c *Coordinator) report(stages []plan.Stage, done []pass.LoadProgress) {
+	parts := make([]string, len(stages))
+	for i, s := range stages {
+		percent := int64(0)
+		if done[i].Total > 0 {
+			percent = done[i].Done * 100 / done[i].Total
+		}
+		parts[i] = fmt.Sprintf("%s %d %%", s.Shard, percent)
+	}
+	c.publish(func(st *Status) { st.Detail = "loading: " + strings.Join(parts, ", ") })
+}
+
+// publish brings the shards' part of the status up to date.
+func (o *operator) publish() {
+	shards := make([]ShardStatus, 0, len(o.links))
+	for _, m := range o.links {
+		s := ShardStatus{
+			Name: m.Name, PID: m.PID, Address: m.Address, State: plan.Joining.String(),
+			Cores: m.Cores, Memory: m.Memory, Stage: -1,
+		}
+		switch {
+		case m.unfit != nil:
+			s.State, s.Detail = "unfit", m.unfit.Error()
+		case !m.ready:
+			s.State = "unreachable"
+		case m.State == plan.Draining:
+			s.State = m.State.String()
+		}
+		if o.plan != nil {
+			if _, place, ok := o.plan.Stage(m.Name); ok {
+				stage := o.plan.Pipelines[0][place]
+				s.First, s.Last, s.Planned, s.Stage = stage.Layers.First, stage.Layers.Last, stage.Memory(), place
+				if s.State == plan.Joining.String() {
+					s.State = plan.Loading.String()
+					if o.current != nil {
+						s.State = plan.Ready.String()
+					}
+				}
+			} else if s.State == plan.Joining.String() && o.current != nil {
+				s.State = "spare"
+			}
+		}
+		shards = append(shards, s)
+	}
+	slices.SortFunc(shards, func(a, b ShardStatus) int {
+		if a.Stage != b.Stage && a.Stage >= 0 && b.Stage >= 0 {
+			return a.Stage - b.Stage
+		}
+		if (a.Stage < 0) != (b.Stage < 0) {
+			return b.Stage - a.Stage
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	o.c.mu.Lock()
+	same := slices.Equal(shards, o.c.status.Shards)
+	o.c.mu.Unlock()
+	if !same {
+		o.c.publish(func(s *Status) { s.Shards = shards })
+	}
+}

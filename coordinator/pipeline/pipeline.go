@@ -1,0 +1,271 @@
+// Package pipeline moves passes through an ordered list of Hops.
+//
+// A Pipeline owns no weights and no sockets. Its caller, the coordinator, builds entries; the Pipeline numbers passes,
+// keeps within the credit of every shard, and gives each result to whoever waits for it. A sequence's entries reach
+// every stage in the order in which they were sent. When any hop dies, everything on its way ends with ErrBroken, and
+// so does everything sent later: a Pipeline is not repaired but replaced.
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// Config describes a pipeline.
+type Config struct {
+	Coordinator string
+	Plan        pass.PlanID
+	Stages      []pass.Stage   // in order
+	Hops        []Hop          // one a stage, in the same order
+	Hidden      int            // float32 values of one position's activations
+	Passes      *atomic.Uint64 // counts the coordinator's passes, over all its pipelines
+}
+
+// Pipeline is a chain of stages that covers the model.
+type Pipeline struct {
+	cfg    Config
+	passes *semaphore.Weighted
+	bytes  *semaphore.Weighted
+	limit  int64 // bytes that fit the credit of every stage
+
+	broken chan struct{} // closed once, after err is set
+
+	mu      sync.Mutex
+	waiting map[uint64]*Ticket // by pass number
+	err     error
+
+	send sync.Mutex // keeps passes in the order of their numbers
+}
+
+// New makes a pipeline of hops that have loaded the plan's blocks. It carries passes while Run runs.
+func New(cfg Config) (*Pipeline, error) {
+	if len(cfg.Stages) == 0 || len(cfg.Stages) != len(cfg.Hops) {
+		return nil, fmt.Errorf("pipeline of %d stages and %d hops", len(cfg.Stages), len(cfg.Hops))
+	}
+	grant := cfg.Hops[0].Grant()
+	for _, h := range cfg.Hops[1:] {
+		g := h.Grant()
+		grant.Passes = min(grant.Passes, g.Passes)
+		grant.Bytes = min(grant.Bytes, g.Bytes)
+	}
+	if grant.Passes < 1 || grant.Bytes < int64(cfg.Hidden)*4 {
+		return nil, fmt.Errorf("the shards grant %d passes and %d bytes, too little for one position", grant.Passes, grant.Bytes)
+	}
+	return &Pipeline{
+		cfg:     cfg,
+		passes:  semaphore.NewWeighted(int64(grant.Passes)),
+		bytes:   semaphore.NewWeighted(grant.Bytes),
+		limit:   grant.Bytes,
+		broken:  make(chan struct{}),
+		waiting: make(map[uint64]*Ticket),
+	}, nil
+}
+
+// Plan names the plan whose pipeline this is.
+func (p *Pipeline) Plan() pass.PlanID { return p.cfg.Plan }
+
+// Stages is the number of stages.
+func (p *Pipeline) Stages() int { return len(p.cfg.Stages) }
+
+// Broken is closed when the pipeline can carry nothing more.
+func (p *Pipeline) Broken() <-chan struct{} { return p.broken }
+
+// MaxPositions is how many positions a pass may have at most.
+func (p *Pipeline) MaxPositions() int {
+	return min(int(p.limit/int64(4*p.cfg.Hidden)), pass.MaxCount)
+}
+
+// Run receives results until ctx ends or a hop dies, and returns why. A broken pipeline returns an error that wraps
+// ErrBroken and names the shard.
+func (p *Pipeline) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, h := range p.cfg.Hops {
+		g.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-h.Done():
+				return fmt.Errorf("shard %s: %w: %w", h.Shard(), ErrBroken, h.Err())
+			}
+		})
+	}
+	g.Go(func() error {
+		last := p.cfg.Hops[len(p.cfg.Hops)-1]
+		if err := last.Results(ctx, p.receive); err != nil {
+			return fmt.Errorf("results of shard %s: %w: %w", last.Shard(), ErrBroken, err)
+		}
+		return ctx.Err()
+	})
+	err := g.Wait()
+	p.breakWith(err)
+	return err
+}
+
+// Break ends the pipeline for a reason that its hops cannot see, such as a fault that a shard reports of a link.
+func (p *Pipeline) Break(err error) { p.breakWith(fmt.Errorf("%w: %w", ErrBroken, err)) }
+
+func (p *Pipeline) breakWith(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+		close(p.broken)
+	}
+}
+
+// Err says why the pipeline is broken, nil while it is not.
+func (p *Pipeline) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// Begin opens an epoch of a sequence at every stage.
+func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) error {
+	begin.Plan = p.cfg.Plan
+	return p.each(ctx, func(ctx context.Context, h Hop, last bool) error {
+		b := begin
+		if !last {
+			b.Tokens = nil
+		}
+		return h.Begin(ctx, b)
+	})
+}
+
+// Release frees a sequence's caches at every stage.
+func (p *Pipeline) Release(ctx context.Context, sequence pass.SequenceID) error {
+	return p.each(ctx, func(ctx context.Context, h Hop, _ bool) error { return h.Release(ctx, sequence) })
+}
+
+func (p *Pipeline) each(ctx context.Context, do func(context.Context, Hop, bool) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, h := range p.cfg.Hops {
+		g.Go(func() error {
+			if err := do(ctx, h, i == len(p.cfg.Hops)-1); err != nil {
+				return fmt.Errorf("shard %s: %w", h.Shard(), err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// A Ticket stands for a pass on its way.
+type Ticket struct {
+	p      *Pipeline
+	number uint64
+	bytes  int64
+	result chan *pass.Result // capacity 1
+}
+
+// Send starts a pass, waiting only for credit. The entries' Tokens must not change until the result is there. Every
+// ticket must be waited for or abandoned.
+func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) (*Ticket, error) {
+	out := &pass.Pass{
+		Coordinator: p.cfg.Coordinator,
+		Plan:        p.cfg.Plan,
+		Route:       p.cfg.Stages,
+		TraceParent: trace.Parent,
+		TraceState:  trace.State,
+		Entries:     entries,
+	}
+	t := &Ticket{p: p, bytes: int64(out.Positions()) * int64(p.cfg.Hidden) * 4, result: make(chan *pass.Result, 1)}
+	if t.bytes > p.limit {
+		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
+	}
+	if err := p.acquire(ctx, t.bytes); err != nil {
+		return nil, err
+	}
+	p.send.Lock()
+	defer p.send.Unlock()
+	t.number = p.cfg.Passes.Add(1)
+	out.Number = t.number
+	p.mu.Lock()
+	p.waiting[t.number] = t
+	p.mu.Unlock()
+	if err := p.cfg.Hops[0].Send(out); err != nil {
+		p.finish(t.number)
+		return nil, fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[0].Shard(), ErrBroken, err)
+	}
+	return t, nil
+}
+
+// Trace is a W3C trace context.
+type Trace struct{ Parent, State string }
+
+// acquire waits for credit, as long as the pipeline is whole.
+func (p *Pipeline) acquire(ctx context.Context, bytes int64) error {
+	if p.passes.TryAcquire(1) {
+		if p.bytes.TryAcquire(bytes) {
+			return nil
+		}
+		p.passes.Release(1)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-p.broken:
+			cancel(p.Err())
+		case <-stop:
+		}
+	}()
+	if err := p.passes.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	if err := p.bytes.Acquire(ctx, bytes); err != nil {
+		p.passes.Release(1)
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Wait returns the result of the pass. If ctx ends first, the pass goes on, and its result is dropped.
+func (t *Ticket) Wait(ctx context.Context) (*pass.Result, error) {
+	select {
+	case r := <-t.result:
+		return r, nil
+	case <-t.p.broken:
+		select {
+		case r := <-t.result:
+			return r, nil
+		default:
+		}
+		t.p.finish(t.number)
+		return nil, t.p.Err()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// finish takes a pass off the list and gives its credit back; it returns nil if somebody has done so.
+func (p *Pipeline) finish(number uint64) *Ticket {
+	p.mu.Lock()
+	t := p.waiting[number]
+	delete(p.waiting, number)
+	p.mu.Unlock()
+	if t != nil {
+		p.passes.Release(1)
+		p.bytes.Release(t.bytes)
+	}
+	return t
+}
+
+// receive hands a result to whoever waits for it.
+func (p *Pipeline) receive(r *pass.Result) {
+	if r.Plan != p.cfg.Plan {
+		return // of the plan before; nobody waits for it any more
+	}
+	if t := p.finish(r.Number); t != nil {
+		t.result <- r
+	}
+}

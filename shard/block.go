@@ -1,0 +1,186 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/daisy-llm/daisy/model"
+	"github.com/daisy-llm/daisy/model/gguf"
+	"github.com/daisy-llm/daisy/model/kvcache"
+	"github.com/daisy-llm/daisy/model/sample"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// MaxRows is how many positions a block computes at once, MaxHeadRows of how many it computes the logits; what is longer
+// is cut into such pieces, which changes no bit. Planners reserve memory for so many.
+const (
+	MaxRows     = 128
+	MaxHeadRows = 16
+)
+
+// held is one loaded block with everything that its passes need.
+type held struct {
+	load      pass.Load
+	cfg       *model.Config
+	file      *gguf.File // mapped: embedding rows are looked up in it
+	block     *model.Block
+	pool      *kvcache.Pool
+	sampler   *sample.Sampler // last stage only
+	logits    []float32       // (vocab), last stage only
+	entries   []model.Entry   // of the pass in hand
+	sequences int             // that are cached here
+}
+
+func (h *held) resident() int64 { return h.block.Resident() + h.pool.Limit() }
+
+func (h *held) close() error {
+	h.block.Close()
+	h.pool.Close()
+	return h.file.Close()
+}
+
+// Load makes the shard hold a block. It reads and repacks the block's tensors in the caller's goroutine, while passes of
+// other plans go on; progress is called as it advances.
+func (s *Shard) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+	h, err := s.prepare(ctx, load, progress)
+	if err != nil {
+		return fmt.Errorf("load layers %v of %s: %w", load.Layers, load.Model, err)
+	}
+	e := s.do(ctx, func() {
+		if old := s.blocks[load.Plan]; old != nil {
+			err = fmt.Errorf("a block of plan %v is loaded already", load.Plan)
+			return
+		}
+		s.blocks[load.Plan] = h
+	})
+	if e != nil {
+		err = e
+	}
+	if err != nil {
+		h.close()
+		return fmt.Errorf("load layers %v of %s: %w", load.Layers, load.Model, err)
+	}
+	return nil
+}
+
+func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) (_ *held, err error) {
+	file, err := s.cfg.Open(ctx, load)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
+	cfg, err := model.ReadConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLoad(load, cfg); err != nil {
+		return nil, err
+	}
+	need, err := s.need(file, cfg, load)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.Memory > 0 && need > s.cfg.Memory {
+		return nil, fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB are on offer", ErrMemory, need>>20, s.cfg.Memory>>20)
+	}
+	var before atomic.Int64
+	block, err := model.LoadBlock(ctx, file, cfg, load.Layers, model.Options{
+		Embedding: load.First,
+		Head:      load.Last,
+		Kernels:   s.cfg.Kernels,
+		Threads:   s.cfg.Threads,
+		MaxRows:   MaxRows,
+		Progress: func(done, total int64) {
+			s.steps.Add(uint64(max(0, done-before.Swap(done))))
+			progress(pass.LoadProgress{Done: done, Total: total})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	h := &held{load: load, cfg: cfg, file: file, block: block}
+	h.pool, err = kvcache.NewPool(kvcache.Config{
+		Type:    load.CacheType,
+		KVHeads: cfg.KVHeads,
+		HeadDim: cfg.HeadDim,
+		Bytes:   cacheBytes(cfg, load),
+	})
+	if err != nil {
+		block.Close()
+		return nil, err
+	}
+	if load.Last {
+		h.sampler = new(sample.Sampler)
+		h.logits = make([]float32, cfg.Vocab)
+	}
+	return h, nil
+}
+
+// checkLoad bounds what a coordinator asks for.
+func checkLoad(load pass.Load, cfg *model.Config) error {
+	l := load.Layers
+	switch {
+	case l.First < 0 || l.Last < l.First || int(l.Last) > cfg.Layers:
+		return fmt.Errorf("layers [%d, %d) of a model of %d", l.First, l.Last, cfg.Layers)
+	case load.First && l.First != 0 || load.Last && int(l.Last) != cfg.Layers:
+		return fmt.Errorf("layers [%d, %d) cannot be at that end of a model of %d", l.First, l.Last, cfg.Layers)
+	case load.Context < 1 || load.Context > cfg.Context:
+		return fmt.Errorf("a context of %d: the model was made for at most %d", load.Context, cfg.Context)
+	case load.Parallel < 1 || load.Parallel > 4096:
+		return fmt.Errorf("%d sequences at once: 1 to 4096 are possible", load.Parallel)
+	}
+	return nil
+}
+
+// need is how many bytes the block will take, caches and scratch included.
+func (s *Shard) need(file *gguf.File, cfg *model.Config, load pass.Load) (int64, error) {
+	sizes, err := model.SizesOf(file, cfg)
+	if err != nil {
+		return 0, err
+	}
+	return sizes.Block(load.Layers, load.Last) + sizes.Scratch(MaxRows, s.cfg.Threads) + cacheBytes(cfg, load), nil
+}
+
+// cacheBytes is the memory of the caches of every sequence that may be cached at once.
+func cacheBytes(cfg *model.Config, load pass.Load) int64 {
+	return kvcache.Bytes(load.CacheType, cfg.KVHeads, cfg.HeadDim, load.Context) * int64(load.Parallel) * int64(load.Layers.Len())
+}
+
+// Unload frees a plan's block. Sequences that still run in it are freed with it.
+func (s *Shard) Unload(ctx context.Context, plan pass.PlanID) error {
+	var err error
+	if e := s.do(ctx, func() {
+		h := s.blocks[plan]
+		if h == nil {
+			return
+		}
+		for key, q := range s.sequences {
+			if q.plan == plan {
+				s.free(key)
+			}
+		}
+		delete(s.blocks, plan)
+		err = h.close()
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// closeBlocks frees everything.
+func (s *Shard) closeBlocks() {
+	for key := range s.sequences {
+		s.free(key)
+	}
+	for plan, h := range s.blocks {
+		if err := h.close(); err != nil {
+			s.cfg.Log.Warn("close a block", "plan", plan, "error", err)
+		}
+		delete(s.blocks, plan)
+	}
+}
