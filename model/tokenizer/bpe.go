@@ -15,7 +15,7 @@ type bpe struct {
 	bytes   [256]token.ID         // the token of each byte; none if the vocabulary has none
 	merges  map[[2]token.ID]union // by left and right
 	whole   map[string]token.ID   // words that are tokens as they stand, where the model ignores merges for them
-	unknown token.ID              // for bytes without a token
+	missing []token.ID            // what stands for a byte without a token
 	scratch *sync.Pool            // of *bpeScratch
 }
 
@@ -67,7 +67,6 @@ func newBPE(v *vocabulary, rule *splitter, merges []string, ignoreMerges bool) (
 	b := &bpe{
 		rule:    rule,
 		merges:  make(map[[2]token.ID]union, len(merges)),
-		unknown: v.unknown,
 		scratch: &sync.Pool{New: func() any { return new(bpeScratch) }},
 	}
 	alphabet := byteAlphabet()
@@ -76,6 +75,7 @@ func newBPE(v *vocabulary, rule *splitter, merges []string, ignoreMerges bool) (
 		byteOf[r] = byte(c)
 		b.bytes[c] = v.text(string(r))
 	}
+	b.missing = missingBytes(v, &b.bytes)
 	for i, merge := range merges {
 		// A space inside the byte alphabet is another character, so that the only one is the separator. It is looked for
 		// from the second byte on because some vocabularies hold a literal space.
@@ -112,6 +112,22 @@ func newBPE(v *vocabulary, rule *splitter, merges []string, ignoreMerges bool) (
 	return b, nil
 }
 
+// missingBytes finds what stands for bytes without a token, which in most vocabularies are those that UTF-8 never uses:
+// the unknown token, else the replacement character. Without either they are lost, as in every engine that runs such a model.
+func missingBytes(v *vocabulary, bytes *[256]token.ID) []token.ID {
+	if v.unknown != none {
+		return []token.ID{v.unknown}
+	}
+	var ids []token.ID
+	for _, c := range []byte(string(utf8.RuneError)) {
+		if bytes[c] == none {
+			return nil
+		}
+		ids = append(ids, bytes[c])
+	}
+	return ids
+}
+
 func (b *bpe) union(left, right *symbol) (uint32, token.ID, bool) {
 	u, ok := b.merges[[2]token.ID{left.id, right.id}]
 	return u.rank, u.id, ok
@@ -137,13 +153,11 @@ func (b *bpe) encodeWord(m *merger, ids []token.ID, word string) []token.ID {
 	}
 	m.reset()
 	for i := range len(word) {
-		id := b.bytes[word[i]]
-		if id == none {
-			// Without a token for the byte, the unknown token stands for it; without that either, the byte is lost, as in
-			// every engine that runs such a model.
-			id = b.unknown
+		if id := b.bytes[word[i]]; id != none {
+			m.add(i, i+1, id)
+			continue
 		}
-		if id != none {
+		for _, id := range b.missing {
 			m.add(i, i+1, id)
 		}
 	}

@@ -62,9 +62,6 @@ func ruleOf(pre string) (rule, bool) {
 		return cuts(`[^\n]+|\n+`, cl100k(`\p{N}`))
 	case "ufakzeka":
 		return cuts(`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|` + lines + `|` + spaces)
-	case "jais-2":
-		return cuts(contraction + `|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|` + lines +
-			`|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s`)
 	case "seed-coder":
 		return cuts(contraction + `|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|` + lines + `|` + spaces)
 	case "bailingmoe", "bailingmoe2", "llada-moe":
@@ -87,8 +84,6 @@ func ruleOf(pre string) (rule, bool) {
 	case "tiny_aya", "cohere2moe":
 		return rule{digits: threes(unicode.IsDigit, endsWord), expressions: []string{
 			o200k(upper, lower, contraction+`?`, `\p{N}{1,3}`, `[\r\n/]*`)}}, true
-	case "superbpe":
-		return rule{digits: threes(unicode.IsDigit, nil), expressions: []string{`\p{N}+`}}, true
 	case "deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4":
 		return cuts(`\p{N}{1,3}`, eastAsian, deepSeekWords)
 	case "afmoe":

@@ -110,7 +110,8 @@ func threes(digit func(rune) bool, whole func(chars []rune, end int) bool) step 
 	}
 }
 
-// endsWord says whether a run of digits is not followed by a letter, mark, digit or connector: \b in regular expressions.
+// endsWord says whether a run of digits is not followed by a letter, mark, number or connector: \b in the regular
+// expressions of Oniguruma, which the models' own tokenizers use.
 func endsWord(chars []rune, end int) bool {
-	return end == len(chars) || !unicode.In(chars[end], unicode.L, unicode.M, unicode.Nd, unicode.Pc)
+	return end == len(chars) || !unicode.In(chars[end], unicode.L, unicode.M, unicode.N, unicode.Pc)
 }

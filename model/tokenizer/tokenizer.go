@@ -30,10 +30,10 @@ type Tokenizer struct {
 	special special // control, unknown and user-defined tokens
 	defined special // user-defined tokens alone
 
-	bos, eos, unknown token.ID // none where the model has no such token
-	addBOS, addEOS    bool
-	spacePrefix       bool // SentencePiece: text after a special token, or at the start, begins with a space
-	stripAfter        []bool
+	bos, eos       token.ID // none where the model has no such token
+	addBOS, addEOS bool
+	spacePrefix    bool   // SentencePiece: text after a special token, or at the start, begins with a space
+	stripAfter     []bool // by id: the white space after it is not text; nil if no token is like that
 
 	encoder encoder
 }

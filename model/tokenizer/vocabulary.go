@@ -242,7 +242,7 @@ func (t *Tokenizer) readSpecial(v *vocabulary, r rule, sentencePiece bool) error
 	}{
 		{keyBOS, &t.bos, bos, false},
 		{keyEOS, &t.eos, eos, true},
-		{keyUnknown, &t.unknown, unknown, false},
+		{keyUnknown, &v.unknown, unknown, false},
 		{keyEOT, new(token.ID), none, true},
 		{keyEOM, new(token.ID), none, true},
 	} {
@@ -255,8 +255,11 @@ func (t *Tokenizer) readSpecial(v *vocabulary, r rule, sentencePiece bool) error
 			t.ends[id] = true
 		}
 	}
-	v.unknown = t.unknown
 	t.readNamed(v)
+	// Where it also ends a generation, as in GPT-2's vocabulary, no text may become the unknown token.
+	if t.ends[v.unknown] {
+		v.unknown = none
+	}
 	if err := t.readAdded(v.file, r); err != nil {
 		return err
 	}
