@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// signals turns Ctrl-C and SIGTERM into the end of a context. The second one exits at once: shards notice by
+// themselves that their parent is gone.
+type signals struct {
+	received chan os.Signal
+	end      context.CancelCauseFunc
+
+	mu     sync.Mutex
+	divert func() bool // what Ctrl-C does instead, if it returns true
+}
+
+// watchSignals returns a context that the first signal ends, with errInterrupted as its cause.
+func watchSignals(parent context.Context) (context.Context, *signals) {
+	ctx, end := context.WithCancelCause(parent)
+	s := &signals{received: make(chan os.Signal, 2), end: end}
+	signal.Notify(s.received, os.Interrupt, syscall.SIGTERM)
+	go s.loop()
+	return ctx, s
+}
+
+func (s *signals) loop() {
+	ending := false
+	for sig := range s.received {
+		if sig == os.Interrupt && s.diverted() {
+			continue
+		}
+		if ending {
+			os.Exit(exitInterrupted)
+		}
+		ending = true
+		s.end(errInterrupted)
+	}
+}
+
+func (s *signals) diverted() bool {
+	s.mu.Lock()
+	divert := s.divert
+	s.mu.Unlock()
+	return divert != nil && divert()
+}
+
+// onInterrupt makes Ctrl-C call f, until restore is called; where f returns false, Ctrl-C does what it always does.
+func (s *signals) onInterrupt(f func() bool) (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.divert
+	s.divert = f
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.divert = before
+	}
+}
+
+// untilInterrupted is for commands that serve until a signal ends them: that is no error.
+func untilInterrupted(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errInterrupted) && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
+		return nil
+	}
+	return err
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.received)
+	close(s.received)
+	s.end(nil)
+}
