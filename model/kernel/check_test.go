@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -25,3 +26,47 @@ func checkBits(t testing.TB, what string, got, want []float32) {
 		}
 	}
 }
+
+// fastSets are all but the reference; where there are none, the caller's comparisons are empty.
+func fastSets() []*Set { return Sets()[1:] }
+
+func reference() *Set { return Sets()[0] }
+
+func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+// gaussian fills a new slice with values around 0, of moderately different magnitudes.
+func gaussian(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64() * math.Exp(r.NormFloat64()))
+	}
+	return x
+}
+
+// peculiar fills a new slice with what breaks kernels: any bits at all, and the ends of every range.
+func peculiar(r *rand.Rand, n int) []float32 {
+	special := []float32{
+		0, negativeZero, 1, -1, 0.5, 127, -127, 127.5, 88.72283, 88.722832, 88.73, -87.25, -87.2501, -88.73, 0.625, 4, 65504, 65520, 1e-8,
+		math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32, 1.1754944e-38, 1e-39, 7.8886090e-31, 7.8e-31,
+		infinity, -infinity, float32(math.NaN()),
+	}
+	x := make([]float32, n)
+	for i := range x {
+		switch r.IntN(4) {
+		case 0:
+			x[i] = special[r.IntN(len(special))]
+		case 1:
+			x[i] = math.Float32frombits(r.Uint32())
+		case 2:
+			x[i] = math.Float32frombits(r.Uint32() & 0x807fffff) // denormal
+		default:
+			x[i] = float32(r.NormFloat64() * 30)
+		}
+	}
+	return x
+}
+
+var (
+	infinity     = float32(math.Inf(1))
+	negativeZero = float32(math.Copysign(0, -1))
+)

@@ -45,7 +45,7 @@ func normalizeReference(dst, x, w, b []float32, mean, scale float32) {
 func checkLengths(operation string, n int, others ...int) {
 	for _, o := range others {
 		if o != n || n == 0 {
-			panic(fmt.Sprintf("kernel: %s of lengths %d and %v", operation, n, others))
+			panic(fmt.Sprintf("kernel: %s of lengths %d and %d", operation, n, o))
 		}
 	}
 }
