@@ -200,9 +200,11 @@ type Description struct {
 
 // LoadedBlock is one block that a shard holds.
 type LoadedBlock struct {
-	Plan     PlanID
-	Layers   model.Layers
-	Resident int64 // bytes of weights and caches
-	Model    string
-	SHA256   string
+	Plan      PlanID
+	Layers    model.Layers
+	Resident  int64 // bytes of weights and caches
+	Model     string
+	SHA256    string
+	Sequences int   // cached in it
+	Cached    int64 // bytes of pages that they hold
 }

@@ -204,15 +204,17 @@ func (s *Shard) Grant() pass.Grant { return s.cfg.Grant }
 
 // Held describes one block that the shard holds.
 type Held struct {
-	Load     pass.Load
-	Resident int64 // bytes of weights, caches and scratch
+	Load      pass.Load
+	Resident  int64 // bytes of weights, caches and scratch
+	Sequences int   // cached in it
+	Cached    int64 // bytes of pages that they hold
 }
 
 // Blocks lists what the shard holds, and how many passes it has computed.
 func (s *Shard) Blocks(ctx context.Context) (blocks []Held, passes uint64, err error) {
 	err = s.do(ctx, func() {
 		for _, h := range s.blocks {
-			blocks = append(blocks, Held{Load: h.load, Resident: h.resident()})
+			blocks = append(blocks, Held{Load: h.load, Resident: h.resident(), Sequences: h.sequences, Cached: h.pool.Used()})
 		}
 	})
 	return blocks, s.passes.Load(), err

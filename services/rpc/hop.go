@@ -300,6 +300,7 @@ func (h *Hop) Describe(ctx context.Context) (pass.Description, error) {
 		}
 		d.Blocks = append(d.Blocks, pass.LoadedBlock{
 			Plan: plan, Layers: layers, Resident: b.GetResident(), Model: cut(b.GetModel(), maxName), SHA256: cut(b.GetSha256(), maxName),
+			Sequences: int(b.GetSequences()), Cached: b.GetCached(),
 		})
 	}
 	return d, nil

@@ -56,9 +56,6 @@ func NewServer(cfg ServerConfig) *Server {
 	return &Server{cfg: cfg, codec: newCodec(), unfit: make(chan error, 1)}
 }
 
-// stopTimeout is how long open calls may take to end once the server stops.
-const stopTimeout = 2 * time.Second
-
 // Run serves on the listener until ctx ends. It ends early, with an error that says what to do, if the first coordinator
 // to ask cannot use this shard: another protocol, another arithmetic, another model file.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
@@ -80,14 +77,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 			err = ctx.Err()
 		case err = <-s.unfit:
 		}
-		stopped := make(chan struct{})
-		go func() { srv.GracefulStop(); close(stopped) }()
-		select {
-		case <-stopped:
-		case <-time.After(stopTimeout):
-			srv.Stop()
-			<-stopped
-		}
+		srv.Stop() // peers keep their streams open for ever: there is no gentler way that ends
 		return err
 	})
 	return g.Wait()
@@ -132,6 +122,7 @@ func (s *Server) Describe(ctx context.Context, _ *daisyv1.DescribeRequest) (*dai
 			Plan:  planToProto(b.Load.Plan),
 			First: uint32(b.Load.Layers.First), Last: uint32(b.Load.Layers.Last),
 			Resident: b.Resident, Model: cut(b.Load.Model, maxName), Sha256: b.Load.SHA256,
+			Sequences: uint32(b.Sequences), Cached: b.Cached,
 		})
 	}
 	return out, nil

@@ -330,7 +330,11 @@ type LoadedBlock struct {
 	// Name of the model.
 	Model string `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
 	// SHA-256 of the model file, hex.
-	Sha256        string `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Sha256 string `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Sequences cached in it.
+	Sequences uint32 `protobuf:"varint,7,opt,name=sequences,proto3" json:"sequences,omitempty"`
+	// Bytes of cache pages that they hold.
+	Cached        int64 `protobuf:"varint,8,opt,name=cached,proto3" json:"cached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +409,20 @@ func (x *LoadedBlock) GetSha256() string {
 		return x.Sha256
 	}
 	return ""
+}
+
+func (x *LoadedBlock) GetSequences() uint32 {
+	if x != nil {
+		return x.Sequences
+	}
+	return 0
+}
+
+func (x *LoadedBlock) GetCached() int64 {
+	if x != nil {
+		return x.Cached
+	}
+	return 0
 }
 
 // Hello opens a control stream, in both directions. A side that cannot work with the other says so and closes.
@@ -1653,14 +1671,16 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x05state\x18\n" +
 	" \x01(\tR\x05state\x12-\n" +
 	"\x06blocks\x18\v \x03(\v2\x15.daisy.v1.LoadedBlockR\x06blocks\x12\x16\n" +
-	"\x06passes\x18\f \x01(\x04R\x06passes\"\xa7\x01\n" +
+	"\x06passes\x18\f \x01(\x04R\x06passes\"\xdd\x01\n" +
 	"\vLoadedBlock\x12$\n" +
 	"\x04plan\x18\x01 \x01(\v2\x10.daisy.v1.PlanIDR\x04plan\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\rR\x04last\x12\x1a\n" +
 	"\bresident\x18\x04 \x01(\x03R\bresident\x12\x14\n" +
 	"\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n" +
-	"\x06sha256\x18\x06 \x01(\tR\x06sha256\"m\n" +
+	"\x06sha256\x18\x06 \x01(\tR\x06sha256\x12\x1c\n" +
+	"\tsequences\x18\a \x01(\rR\tsequences\x12\x16\n" +
+	"\x06cached\x18\b \x01(\x03R\x06cached\"m\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x1a\n" +
