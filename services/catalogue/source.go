@@ -58,7 +58,7 @@ func parseSource(text string) (source, error) {
 	case "pip":
 		s, err = parsePip(rest)
 	default:
-		err = errors.New("it begins with none of https:, hf:, pip:")
+		err = errors.New("it begins with none of https:, hf: and pip: for a scheme")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", text, err)
@@ -75,7 +75,7 @@ func parseWeb(text string) (source, error) {
 		return nil, errors.New("it lacks a host or a path")
 	}
 	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-		return nil, errors.New("anyone on the way could change what http: brings: use https:")
+		return nil, errors.New("use https: instead, because anyone on the way could change what http: brings")
 	}
 	return webSource{u}, nil
 }
