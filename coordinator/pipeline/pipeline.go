@@ -8,6 +8,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -104,7 +105,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return ctx.Err()
 	})
 	err := g.Wait()
-	p.breakWith(err)
+	if errors.Is(err, ErrBroken) {
+		p.breakWith(err)
+	} else {
+		p.Break(err) // its time is over, and so is that of what is on its way
+	}
 	return err
 }
 
@@ -179,6 +184,9 @@ func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) 
 	t := &Ticket{p: p, bytes: int64(out.Positions()) * int64(p.cfg.Hidden) * 4, result: make(chan *pass.Result, 1)}
 	if t.bytes > p.limit {
 		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
+	}
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
 	if err := p.acquire(ctx, t.bytes); err != nil {
 		return nil, err

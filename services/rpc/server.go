@@ -71,17 +71,22 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(l) })
 	g.Go(func() error {
-		var err error
 		select {
 		case <-ctx.Done():
-			err = ctx.Err()
-		case err = <-s.unfit:
+			srv.Stop() // peers keep their streams open for ever: there is no gentler way that ends
+			return ctx.Err()
+		case err := <-s.unfit:
+			late := time.AfterFunc(unfitGrace, srv.Stop)
+			defer late.Stop()
+			srv.GracefulStop() // the coordinator shall hear why
+			return err
 		}
-		srv.Stop() // peers keep their streams open for ever: there is no gentler way that ends
-		return err
 	})
 	return g.Wait()
 }
+
+// unfitGrace is how long a coordinator may take to hear why it cannot use this shard.
+const unfitGrace = time.Second
 
 // Keep-alive finds peers that fell silent without closing their connections.
 const (
