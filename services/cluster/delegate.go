@@ -29,9 +29,6 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	if n.Name == d.name {
 		return nil // about ourselves; memberlist corrects what is wrong
 	}
-	if err := checkName(n.Name); err != nil {
-		return err
-	}
 	_, err := memberOf(n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -39,7 +36,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 		err = fmt.Errorf("there are %d members already", maxMembers)
 	}
 	if err != nil {
-		d.tellLocked(n.Name, fmt.Sprintf("a member is refused: %v", err), n)
+		d.tellLocked(clip(n.Name), fmt.Sprintf("a member is refused: %v", err), n)
 	}
 	return err
 }
@@ -106,6 +103,9 @@ func memberOf(n *memberlist.Node) (plan.Member, error) {
 	ip, ok := netip.AddrFromSlice(n.Addr)
 	if ip = ip.Unmap(); !ok || n.Port == 0 || ip.IsUnspecified() || ip.IsMulticast() {
 		return plan.Member{}, errors.New("its address is none")
+	}
+	if err := checkName(n.Name); err != nil {
+		return plan.Member{}, err
 	}
 	m, err := decodeMeta(n.Meta)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	sniffTimeout = 5 * time.Second // for the first byte of a connection
+	sniffTimeout = 5 * time.Second // a client under load may take its time between connecting and speaking
 	maxSniffed   = 256             // connections that may be waited for at once; one more, and the oldest is closed
 	maxBacklog   = 64              // connections recognised and not yet accepted
 	maxStreams   = 128             // gossip connections open at once
@@ -27,6 +27,8 @@ type Port struct {
 	rest   *listener
 	closed chan struct{} // closed once, by Close
 	once   sync.Once
+
+	patience time.Duration // for the first byte of a connection
 
 	mu      sync.Mutex
 	sniffed []*conn // oldest first
@@ -62,7 +64,7 @@ func listen(hostport string) (*Port, error) {
 		_ = tcp.Close()
 		return nil, err
 	}
-	p := &Port{tcp: tcp, udp: udp, closed: make(chan struct{})}
+	p := &Port{tcp: tcp, udp: udp, closed: make(chan struct{}), patience: sniffTimeout}
 	p.gossip = newGossip(udp)
 	p.rest = &listener{addr: bound, conns: make(chan net.Conn, maxBacklog), closed: make(chan struct{})}
 	return p, nil
@@ -104,7 +106,9 @@ func (p *Port) serve() {
 	for {
 		c, err := p.tcp.AcceptTCP()
 		if err == nil {
-			wg.Go(func() { p.sniff(&conn{TCPConn: c}) })
+			waiting := &conn{TCPConn: c}
+			p.await(waiting)
+			wg.Go(func() { p.sniff(waiting) })
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -141,9 +145,8 @@ func (p *Port) receive() {
 
 // sniff waits for a connection's first byte and hands it to whom it is for.
 func (p *Port) sniff(c *conn) {
-	p.await(c)
 	defer p.forget(c)
-	_ = c.SetReadDeadline(time.Now().Add(sniffTimeout))
+	_ = c.SetReadDeadline(time.Now().Add(p.patience))
 	if _, err := io.ReadFull(c.TCPConn, c.first[:]); err != nil {
 		_ = c.Close()
 		return

@@ -1,0 +1,480 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/daisy-llm/daisy/coordinator/plan"
+)
+
+// quick is a timing for tests that wait for something to happen; nobody is given up while they run.
+var quick = Timing{Probe: 200 * time.Millisecond, Suspicion: 20 * time.Second, Gossip: 10 * time.Millisecond,
+	Retry: 20 * time.Millisecond, Refresh: 200 * time.Millisecond}
+
+// patience is how long a test waits for what must happen, on a machine under load.
+const patience = 60 * time.Second
+
+// A peer is a cluster that runs.
+type peer struct {
+	*Cluster
+	t      *testing.T
+	log    *logged
+	watch  <-chan plan.Roster
+	latest plan.Roster
+	leave  context.CancelFunc
+	ended  chan struct{}
+	err    error // of Run, once ended is closed
+}
+
+func start(t *testing.T, config Config) *peer {
+	t.Helper()
+	if config.Port == nil {
+		port, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Port = port
+	}
+	if config.Timing == (Timing{}) {
+		config.Timing = quick
+	}
+	p := &peer{t: t, log: &logged{}, ended: make(chan struct{})}
+	config.Log = slog.New(slog.NewTextHandler(p.log, nil))
+	var err error
+	if p.Cluster, err = New(config); err != nil {
+		t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, p.leave = context.WithCancel(context.Background())
+	p.watch = p.Watch(ctx)
+	go func() {
+		defer close(p.ended)
+		p.err = p.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		p.leave()
+		<-p.ended
+	})
+	return p
+}
+
+// await reads snapshots until one is as wanted.
+func (p *peer) await(what string, want func(plan.Roster) bool) {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for !want(p.latest) {
+		select {
+		case p.latest = <-p.watch:
+		case <-deadline:
+			p.t.Fatalf("%s waits in vain for %s; it sees %v\n%s", p.name, what, names(p.Roster()), p.log)
+		}
+	}
+}
+
+func names(r plan.Roster) []string {
+	var names []string
+	for _, m := range r {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// has wants exactly these members.
+func has(want ...string) func(plan.Roster) bool {
+	return func(r plan.Roster) bool { return slices.Equal(names(r), want) }
+}
+
+// logged keeps what was logged.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (p *peer) awaitLog(want string) {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for !strings.Contains(p.log.String(), want) {
+		select {
+		case <-deadline:
+			p.t.Fatalf("%s never logs %q:\n%s", p.name, want, p.log)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func TestEverybodyIsHeardOf(t *testing.T) {
+	self := plan.Member{Name: "s1", Role: plan.Shard, PID: 4711, Cores: 8, Memory: 1 << 33, Speed: 12.5, Plan: 3, Protocol: 1, Numerics: 2, Version: "v0.1.0"}
+	a := start(t, Config{Self: plan.Member{Name: "c0", Role: plan.Coordinator}})
+	b := start(t, Config{Self: self, Join: []string{a.Address()}})
+	a.await("s1", has("c0", "s1"))
+	b.await("c0", has("c0", "s1"))
+	self.Address = b.Address()
+	for _, p := range []*peer{a, b} {
+		if m, _ := p.latest.Find("s1"); m != self {
+			t.Errorf("%s sees %+v, want %+v", p.name, m, self)
+		}
+	}
+
+	t.Run("changes arrive", func(t *testing.T) {
+		for n := range uint64(5) {
+			if err := b.SetPlan(10 + n); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.SetState(plan.State(n % 4)); err != nil {
+				t.Fatal(err)
+			}
+			a.await("the change", func(r plan.Roster) bool {
+				m, _ := r.Find("s1")
+				return m.Plan == 10+n && m.State == plan.State(n%4)
+			})
+		}
+	})
+	t.Run("what cannot be is refused", func(t *testing.T) {
+		if err := b.Update(func(m *plan.Member) { m.Memory = -1 }); err == nil {
+			t.Error("a negative memory was taken")
+		}
+		if err := b.Update(func(m *plan.Member) { m.Name, m.Role, m.Address = "x", plan.Coordinator, "y" }); err != nil {
+			t.Error(err)
+		}
+		if m, _ := b.Roster().Find("s1"); m.Role != plan.Shard || m.Memory != self.Memory || m.Address != self.Address {
+			t.Errorf("it is now %+v", m)
+		}
+	})
+	t.Run("who leaves is gone at once", func(t *testing.T) {
+		begin := time.Now()
+		b.leave()
+		a.await("s1 to go", has("c0"))
+		<-b.ended
+		if b.err != nil {
+			t.Errorf("leaving: %v", b.err)
+		}
+		// Suspicion lasts 20 s here: only a word of farewell is faster.
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("leaving took %v", took)
+		}
+	})
+}
+
+func TestSeedsThatAppearLate(t *testing.T) {
+	port, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := port.Addr().String()
+	port.Close()
+	s1 := start(t, Config{Self: plan.Member{Name: "s1"}, Join: []string{address}})
+	s2 := start(t, Config{Self: plan.Member{Name: "s2"}, Join: []string{address}})
+	s1.awaitLog("nobody listens there")
+	s2.awaitLog("nobody listens there")
+
+	if port, err = Listen(address); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, Config{Self: plan.Member{Name: "c", Role: plan.Coordinator}, Port: port})
+	for _, p := range []*peer{c, s1, s2} {
+		p.await("all", has("c", "s1", "s2"))
+	}
+	s1.awaitLog("joined the cluster")
+	if n := strings.Count(s1.log.String(), "nobody listens there"); n != 1 {
+		t.Errorf("the failure was logged %d times:\n%s", n, s1.log)
+	}
+
+	// The coordinator dies and comes back, at its address and under its name, knowing nobody.
+	c.port.Close()
+	<-c.ended
+	if c.err == nil {
+		t.Error("Run ended without an error although its port was closed")
+	}
+	s1.awaitLog("the seed has gone")
+	if port, err = Listen(address); err != nil {
+		t.Fatal(err)
+	}
+	c = start(t, Config{Self: plan.Member{Name: "c", Role: plan.Coordinator, PID: 2}, Port: port})
+	reborn := func(r plan.Roster) bool {
+		m, _ := r.Find("c")
+		return m.PID == 2 && has("c", "s1", "s2")(r)
+	}
+	for _, p := range []*peer{c, s1, s2} {
+		p.await("the new coordinator", reborn)
+	}
+}
+
+// With the timing that processes use, whoever dies without a word is gone within 5 seconds, and nobody else is.
+func TestDeathIsSeen(t *testing.T) {
+	seed := start(t, Config{Self: plan.Member{Name: "a"}, Timing: Timing{Retry: 20 * time.Millisecond}})
+	peers := []*peer{seed}
+	for _, name := range []string{"b", "c", "d"} {
+		peers = append(peers, start(t, Config{Self: plan.Member{Name: name}, Join: []string{seed.Address()}, Timing: Timing{Retry: 20 * time.Millisecond}}))
+	}
+	for _, p := range peers {
+		p.await("all", has("a", "b", "c", "d"))
+	}
+	begin := time.Now()
+	peers[2].port.Close()
+	for _, p := range []*peer{peers[0], peers[1], peers[3]} {
+		for !has("a", "b", "d")(p.latest) {
+			p.await("c to go", func(r plan.Roster) bool { return !slices.Contains(names(r), "c") })
+			if !has("a", "b", "d")(p.latest) {
+				t.Fatalf("%s sees %v", p.name, names(p.latest))
+			}
+		}
+	}
+	if took := time.Since(begin); took < 2*time.Second || took > 10*time.Second {
+		t.Errorf("death was seen after %v", took)
+	} else {
+		t.Logf("death was seen after %v", took)
+	}
+}
+
+func TestEightMembersAgree(t *testing.T) {
+	const n = 8
+	var addresses []string
+	var ports []*Port
+	var want []string
+	for i := range n {
+		port, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, port)
+		addresses = append(addresses, port.Addr().String())
+		want = append(want, fmt.Sprintf("m%d", i))
+	}
+	var peers []*peer
+	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) { // in any order; each knows one neighbour
+		peers = append(peers, start(t, Config{Self: plan.Member{Name: want[i]}, Port: ports[i], Join: []string{addresses[(i+1)%n]}}))
+	}
+	for _, p := range peers {
+		p.await("all", has(want...))
+	}
+	for _, p := range peers {
+		if err := p.SetState(plan.Ready); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range peers {
+		p.await("all to be ready", func(r plan.Roster) bool {
+			return has(want...)(r) && !slices.ContainsFunc(r, func(m plan.Member) bool { return m.State != plan.Ready })
+		})
+		for i, m := range p.latest {
+			if m.Address != addresses[i] {
+				t.Errorf("%s sees %s at %s, not at %s", p.name, m.Name, m.Address, addresses[i])
+			}
+		}
+	}
+}
+
+func TestOthersAreRefused(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, 32)
+	a := start(t, Config{Self: plan.Member{Name: "a"}, Label: "here", SecretKey: key})
+	stranger := start(t, Config{Self: plan.Member{Name: "stranger"}, Label: "there", SecretKey: key, Join: []string{a.Address()}})
+	open := start(t, Config{Self: plan.Member{Name: "open"}, Label: "here", Join: []string{a.Address()}})
+	thief := start(t, Config{Self: plan.Member{Name: "thief"}, Label: "here", SecretKey: bytes.Repeat([]byte{8}, 32), Join: []string{a.Address()}})
+	for _, p := range []*peer{stranger, open, thief} {
+		p.awaitLog("cannot join the cluster yet")
+	}
+	b := start(t, Config{Self: plan.Member{Name: "b"}, Label: "here", SecretKey: key, Join: []string{a.Address()}})
+	b.await("a", has("a", "b"))
+	a.await("b", has("a", "b"))
+	for _, p := range []*peer{stranger, open, thief} {
+		if !has(p.name)(p.Roster()) {
+			t.Errorf("%s sees %v", p.name, names(p.Roster()))
+		}
+	}
+}
+
+// The first member of a name stays, the second is told; when the first has gone, the second takes its place.
+func TestTwoOfOneName(t *testing.T) {
+	a := start(t, Config{Self: plan.Member{Name: "a"}})
+	first := start(t, Config{Self: plan.Member{Name: "twin", PID: 1}, Join: []string{a.Address()}})
+	a.await("the first", has("a", "twin"))
+	second := start(t, Config{Self: plan.Member{Name: "twin", PID: 2}, Join: []string{a.Address()}})
+	a.awaitLog("two members have one name")
+	second.awaitLog("two members have one name")
+	if m, _ := a.Roster().Find("twin"); m.PID != 1 || m.Address != first.Address() {
+		t.Errorf("the second took the place of the first: %+v", m)
+	}
+	first.leave()
+	a.await("the second", func(r plan.Roster) bool {
+		m, _ := r.Find("twin")
+		return m.PID == 2 && m.Address == second.Address()
+	})
+}
+
+// Whatever strangers send to the port, the cluster goes on and believes none of it.
+func TestGarbageDoesNoHarm(t *testing.T) {
+	a := start(t, Config{Self: plan.Member{Name: "a"}})
+	b := start(t, Config{Self: plan.Member{Name: "b"}, Join: []string{a.Address()}})
+	a.await("b", has("a", "b"))
+	random := rand.New(rand.NewPCG(3, 4))
+	junk := func() []byte {
+		b := make([]byte, 1+random.IntN(600))
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		switch random.IntN(3) {
+		case 0:
+			b[0] = byte(random.IntN(21))
+		case 1: // under the right label
+			b = append([]byte("\xf4\x05daisy"), b...)
+			b[7] = byte(random.IntN(14))
+		}
+		return b
+	}
+	udp, err := net.Dial("udp", a.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	for range 2000 {
+		udp.Write(junk())
+	}
+	for range 200 {
+		c, err := net.Dial("tcp", a.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write(junk())
+		c.Close()
+	}
+	for n := range uint64(3) {
+		if err := b.SetPlan(n + 1); err != nil {
+			t.Fatal(err)
+		}
+		a.await("the plan", func(r plan.Roster) bool { m, _ := r.Find("b"); return m.Plan == n+1 })
+	}
+	if !has("a", "b")(a.Roster()) {
+		t.Errorf("a sees %v", names(a.Roster()))
+	}
+}
+
+// impostor speaks memberlist, and says of itself what none of ours could.
+type impostor struct{ meta []byte }
+
+func (i impostor) NodeMeta(int) []byte             { return i.meta }
+func (impostor) NotifyMsg([]byte)                  {}
+func (impostor) GetBroadcasts(int, int) [][]byte   { return nil }
+func (impostor) LocalState(bool) []byte            { return nil }
+func (impostor) MergeRemoteState(_ []byte, _ bool) {}
+
+func TestImpostorsAreRefused(t *testing.T) {
+	a := start(t, Config{Self: plan.Member{Name: "a"}})
+	good := encodeMeta(plan.Member{})
+	newer := slices.Clone(good)
+	newer[0]++
+	for _, test := range []struct {
+		name string
+		meta []byte
+		why  string
+	}{
+		{"nothing", nil, "metadata is cut off"},
+		{"newer", newer, "run the same version everywhere"},
+		{"garbage", bytes.Repeat([]byte{0xff}, 512), "more than 256"},
+		{strings.Repeat("long", 50), good, "must have 1 to 64 printable bytes"},
+		{"line\nbreak", good, `member="line\nbreak"`},
+	} {
+		conf := memberlist.DefaultLocalConfig()
+		conf.Name, conf.Label, conf.BindAddr, conf.BindPort = test.name, "daisy", "127.0.0.1", 0
+		conf.Delegate = impostor{test.meta}
+		conf.LogOutput = &logged{}
+		list, err := memberlist.Create(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := list.Join([]string{a.Address()}); err != nil {
+			t.Fatal(err)
+		}
+		a.awaitLog(test.why)
+		if err := list.Shutdown(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := start(t, Config{Self: plan.Member{Name: "b"}, Join: []string{a.Address()}})
+	a.await("b alone", has("a", "b"))
+	b.await("a alone", has("a", "b"))
+}
+
+func TestWatchKeepsTheLatest(t *testing.T) {
+	port, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	c, err := New(Config{Self: plan.Member{Name: "a"}, Port: port, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	slow := c.Watch(ctx)
+	for n := range uint64(100) {
+		if err := c.SetPlan(n + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := <-slow; r[0].Plan != 100 {
+		t.Errorf("a slow reader gets plan %d", r[0].Plan)
+	}
+	cancel()
+	if r, open := <-slow; open {
+		t.Errorf("after its end a watcher gets %v", r)
+	}
+	if err := c.SetPlan(7); err != nil || c.Roster()[0].Plan != 7 {
+		t.Errorf("without watchers: %v, %v", err, c.Roster())
+	}
+}
+
+func TestBadConfigurations(t *testing.T) {
+	port, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	for _, test := range []struct {
+		change func(*Config)
+		want   string
+	}{
+		{func(c *Config) { c.Port = nil }, "a port and a log are needed"},
+		{func(c *Config) { c.Self.Name = "" }, "1 to 64 printable bytes"},
+		{func(c *Config) { c.Self.Name = strings.Repeat("n", 65) }, "1 to 64 printable bytes"},
+		{func(c *Config) { c.Self.Name = "a\x00" }, "1 to 64 printable bytes"},
+		{func(c *Config) { c.Self.Version = strings.Repeat("v", 33) }, "longer than 32 bytes"},
+		{func(c *Config) { c.Self.Memory = -1 }, "not possible"},
+		{func(c *Config) { c.Self.State = 99 }, "state 99 is not known"},
+		{func(c *Config) { c.Label = strings.Repeat("l", 65) }, "longer than 64 bytes"},
+		{func(c *Config) { c.SecretKey = []byte("short") }, "give 16, 24 or 32"},
+		{func(c *Config) { c.Join = []string{"10.0.0.1"} }, "give host:port"},
+		{func(c *Config) { c.Join = make([]string, 100) }, "100 seeds"},
+		{func(c *Config) { c.Join = []string{"10.0.0.1:7000"} }, "listen on an address that others can reach"},
+		{func(c *Config) { c.Advertise = "0.0.0.0" }, "name an address that others can reach"},
+		{func(c *Config) { c.Advertise = "127.0.0.1:0" }, "a number from 1 to 65535"},
+	} {
+		config := Config{Self: plan.Member{Name: "a"}, Port: port, Log: slog.New(slog.DiscardHandler)}
+		test.change(&config)
+		if _, err := New(config); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("got %v, want %q", err, test.want)
+		}
+	}
+}
