@@ -11,9 +11,10 @@
 //	g.Go(func() error { return server.Serve(port.Listener()) })
 //	for roster := range c.Watch(ctx) { ... }
 //
-// Invariants: New starts nothing, and what Run starts ends with it; a roster is sorted by name, contains this process, and is never changed once
-// it is given out. What peers send is checked before it is believed: members with names, addresses or metadata that
-// none of ours could have are refused, as are members of a cluster with another label or key.
+// Invariants: New starts nothing, and what Run starts ends with it. A roster is sorted by name, contains this process,
+// and is never changed once it is given out. What peers send is checked before it is believed: members with names,
+// addresses or metadata that none of ours could have are refused, as are members of a cluster with another label or
+// key.
 //
 // Gossip says who is there and what they offer. It is slow to give up on a member, on purpose: work in flight has its
 // own, faster detection.
