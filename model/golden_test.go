@@ -158,6 +158,14 @@ func newChain(t testing.TB, f *gguf.File, cuts []LayerIndex, cache kvcache.Type,
 	return c
 }
 
+// close frees the chain before the test ends; closing again does nothing.
+func (c *chain) close() {
+	for i := range c.blocks {
+		c.blocks[i].Close()
+		c.pools[i].Close()
+	}
+}
+
 // sequence is one sequence's caches, one a block.
 type sequence []*kvcache.Sequence
 
