@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 
 	"github.com/daisy-llm/daisy/coordinator"
@@ -57,6 +58,9 @@ func explain(err error) *problem {
 	case errors.As(err, &tooLarge):
 		return &problem{status: http.StatusRequestEntityTooLarge, kind: kindRequest, code: "request_too_large",
 			message: fmt.Sprintf("The request body is larger than %d bytes.", tooLarge.Limit)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &problem{status: http.StatusRequestTimeout, kind: kindRequest, code: "request_timeout",
+			message: "The request body did not arrive in time."}
 	case errors.Is(err, coordinator.ErrInvalid):
 		return invalid("", "invalid_value", "%v", err)
 	case errors.Is(err, coordinator.ErrTooLong):

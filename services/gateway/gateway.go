@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -117,9 +118,10 @@ func (c *Config) Validate() error {
 
 // Gateway answers HTTP requests. It starts nothing; Handler's goroutines end with their requests.
 type Gateway struct {
-	cfg   Config
-	vocab int
-	slots chan struct{} // one for each request in progress
+	cfg        Config
+	vocab      int
+	showsTools bool          // the template tells the model of its tools
+	slots      chan struct{} // one for each request in progress
 }
 
 // New makes a Gateway of a configuration.
@@ -127,7 +129,11 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Gateway{cfg: cfg, vocab: cfg.Tokenizer.Size(), slots: make(chan struct{}, cfg.MaxRequests)}, nil
+	return &Gateway{
+		cfg: cfg, vocab: cfg.Tokenizer.Size(),
+		showsTools: cfg.Template != nil && showsTools(cfg.Template),
+		slots:      make(chan struct{}, cfg.MaxRequests),
+	}, nil
 }
 
 // Handler serves the API.
@@ -190,7 +196,7 @@ func (g *Gateway) read(w http.ResponseWriter, r *http.Request) (*object, error) 
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.cfg.MaxBodyBytes))
 	if err != nil {
 		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if errors.As(err, &tooLarge) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 		return nil, invalid("", "invalid_body", "The request body could not be read: %v.", err)

@@ -96,10 +96,11 @@ func (s *scripted) Generate(ctx context.Context, req coordinator.Request, emit f
 func (s *scripted) Ready() bool { return !s.waiting }
 
 func (s *scripted) Status() coordinator.Status {
-	if s.status.State == "" {
-		s.status.State = "ready"
+	status := s.status
+	if status.State == "" {
+		status.State = "ready"
 	}
-	return s.status
+	return status
 }
 
 // asked gives the requests so far, in the order of their choice.

@@ -82,7 +82,8 @@ func (j *job) plan() {
 	}
 }
 
-// event is what happens to a job next: a choice's text, its end, a time without either, or the failure of it all.
+// event is what happens to a job next: a choice's text, its end, a time without either, or the failure of it all. After the
+// last without an error, every choice has ended.
 type event struct {
 	choice *choice
 	delta  coordinator.Delta
@@ -95,6 +96,7 @@ type event struct {
 // interval without an event an idle one, if interval is not 0. No goroutine outlives the loop, however it is left.
 func (g *Gateway) events(ctx context.Context, choices []*choice, interval time.Duration) iter.Seq[event] {
 	return func(yield func(event) bool) {
+		request := ctx
 		ctx, cancel := context.WithCancel(ctx)
 		events := make(chan event)
 		var next atomic.Int64
@@ -125,15 +127,18 @@ func (g *Gateway) events(ctx context.Context, choices []*choice, interval time.D
 			defer timer.Stop()
 			idle = timer.C
 		}
-		for {
+		for left := len(choices); left > 0; {
 			e := event{idle: true}
 			select {
 			case next, open := <-events:
-				if !open {
-					return
+				if e = next; !open {
+					// A worker whose context has ended may not get its error through.
+					e.err = fmt.Errorf("generate: %w", context.Cause(request))
 				}
-				e = next
 			case <-idle:
+			}
+			if e.end != nil {
+				left--
 			}
 			if !yield(e) || e.err != nil {
 				return

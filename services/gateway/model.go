@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"encoding/json"
+	"strings"
+
 	"github.com/daisy-llm/daisy/model/token"
 	"github.com/daisy-llm/daisy/model/tokenizer"
 )
 
-// Tokenizer is the model's. It may be used by many requests at once.
+// Tokenizer is the model's: a *tokenizer.Tokenizer. Many requests use it at once.
 type Tokenizer interface {
 	Encode(text string, o tokenizer.Options) []token.ID
 	Decode(ids []token.ID, special bool) string
@@ -14,26 +17,20 @@ type Tokenizer interface {
 	Size() int
 }
 
-// Template is the model's chat template.
+// Template is the model's chat template: a *template.Template. Many requests use it at once.
 type Template interface {
-	Render(messages []message) (string, error)
+	Render(messages, tools json.RawMessage, addGenerationPrompt bool, extra map[string]json.RawMessage) (string, error)
 }
 
-// encode gives the ids of a prompt, in which control tokens may be written out.
+// encode gives the ids of a prompt. Control tokens may be written out in it: clients render templates of their own.
 func (g *Gateway) encode(text string, addSpecial bool) []token.ID {
 	return g.cfg.Tokenizer.Encode(text, tokenizer.Options{AddSpecial: addSpecial, ParseSpecial: true})
 }
 
-func (g *Gateway) conversation(o *object) prompt {
-	list := messages(o)
-	if *o.err != nil {
-		return prompt{}
-	}
-	text, err := g.cfg.Template.Render(list)
-	if err != nil {
-		o.fail(err)
-	}
-	p := prompt{ids: g.encode(text, false)}
-	g.checkLength(o, "messages", p.ids)
-	return p
+// showsTools finds out whether a template tells the model of the tools it is given. Most just leave them out.
+func showsTools(t Template) bool {
+	const name = "d41sy_probe"
+	text, err := t.Render(json.RawMessage(`[{"role":"user","content":"x"}]`),
+		json.RawMessage(`[{"type":"function","function":{"name":"`+name+`","description":"x","parameters":{"type":"object","properties":{}}}}]`), true, nil)
+	return err == nil && strings.Contains(text, name)
 }

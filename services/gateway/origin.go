@@ -20,7 +20,7 @@ import (
 // checkHost refuses a Host that a browser could have been tricked into. A rebound name is never an IP address.
 func (g *Gateway) checkHost(r *http.Request) *problem {
 	name := hostName(r.Host)
-	if _, err := netip.ParseAddr(name); err == nil || isLocalName(name) {
+	if _, err := netip.ParseAddr(name); err == nil || name == "" || isLocalName(name) { // browsers always give a name
 		return nil
 	}
 	if slices.ContainsFunc(g.cfg.AllowedHosts, func(allowed string) bool { return strings.EqualFold(allowed, name) }) {

@@ -151,7 +151,8 @@ func (g *Gateway) logitBias(o *object) map[token.ID]float32 {
 		return nil
 	}
 	bias := make(map[token.ID]float32, len(biases.fields))
-	for key, raw := range biases.fields {
+	for quoted, raw := range members(o.raw("logit_bias")) {
+		key := text(quoted)
 		id, err := strconv.Atoi(key)
 		if err != nil || id < 0 || id >= g.vocab {
 			o.fail(invalid("logit_bias", "invalid_value", "'logit_bias' names the token '%s': token ids are 0 to %d.", abridge(key), g.vocab-1))

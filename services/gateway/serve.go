@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 
@@ -88,11 +89,12 @@ const statusGone = 499
 // explain finds the problem in an error and logs it, once, if it is the server's.
 func (g *Gateway) explain(r *http.Request, err error) *problem {
 	ctx := r.Context()
-	if ctx.Err() != nil {
-		return &problem{status: statusGone, kind: kindRequest, code: "cancelled", message: "The client went away."}
-	}
 	p := explain(err)
-	if p.status >= http.StatusInternalServerError {
+	switch {
+	case p.status < http.StatusInternalServerError:
+	case ctx.Err() != nil && context.Cause(ctx) == context.Canceled: // a server that stops gives another cause
+		p = &problem{status: statusGone, kind: kindRequest, code: "cancelled", message: "The client went away."}
+	default:
 		trace.SpanFromContext(ctx).RecordError(err)
 		level := slog.LevelError
 		if p.status == http.StatusServiceUnavailable {

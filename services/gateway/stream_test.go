@@ -245,3 +245,46 @@ func TestDeadlinesEndWithTheirRequest(t *testing.T) {
 		}
 	}
 }
+
+// A server that stops cancels requests whose clients are still there: they must not take what they have for all there is.
+func TestServerThatStops(t *testing.T) {
+	for range 20 {
+		base, stop := context.WithCancelCause(t.Context())
+		engine := &scripted{generate: func(ctx context.Context, _ coordinator.Request, emit func(coordinator.Delta) error) (coordinator.Answer, error) {
+			if err := emit(coordinator.Delta{IDs: []token.ID{'a'}, Text: "a"}); err != nil {
+				return coordinator.Answer{}, err
+			}
+			stop(errors.New("the server stops"))
+			<-ctx.Done()
+			return coordinator.Answer{}, ctx.Err()
+		}}
+		s := httptest.NewUnstartedServer(build(t, engine).Handler())
+		s.Config.BaseContext = func(net.Listener) context.Context { return base }
+		s.Start()
+		_, got := post(t, s.URL+"/v1/completions", prompted(`"stream":true`))
+		if !bytes.Contains(got, []byte(`data: {"error":`)) || bytes.Contains(got, []byte("[DONE]")) {
+			t.Fatalf("%s", got)
+		}
+		s.Close()
+	}
+}
+
+// A body that trickles in ends with its time.
+func TestSlowBody(t *testing.T) {
+	s := start(t, say("ok"), func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got, _ := io.ReadAll(res.Body)
+	if f := readFailure(t, got); res.StatusCode != 408 || *f.Error.Code != "request_timeout" {
+		t.Errorf("%d %s", res.StatusCode, got)
+	}
+}
