@@ -7,28 +7,27 @@ import (
 
 // AttentionScratch is what one worker needs while it attends. Keep one for each worker.
 type AttentionScratch struct {
-	scores  []float32 // (query heads, 64)
-	tile    []float32 // (query heads, value lanes): the tile's output
-	total   []float32 // (query heads, value lanes): the output of all tiles so far
-	maximum []float32 // (query heads)
-	sum     []float32 // (query heads)
+	scores []float32 // (query heads, 64)
+	tile   []float32 // (query heads, value lanes): the tile's output
+	total  []float32 // (query heads, value lanes): the output of all tiles so far
 
-	tileMaximum, tileSum []float32 // (query heads)
+	tileWeight, totalWeight []weight // (query heads)
 }
+
+// weight is what an output of attention stands for: the largest score under it, and the sum of exp(score - maximum).
+type weight struct{ maximum, sum float32 }
 
 // NewAttentionScratch serves up to queryHeads query heads in a call.
 func NewAttentionScratch(shape PageShape, queryHeads int) *AttentionScratch {
 	shape.check()
 	n := queryHeads * shape.valueLanes()
 	return &AttentionScratch{
-		scores:  make([]float32, queryHeads*TilePositions),
-		tile:    make([]float32, n),
-		total:   make([]float32, n),
-		maximum: make([]float32, queryHeads),
-		sum:     make([]float32, queryHeads),
+		scores: make([]float32, queryHeads*TilePositions),
+		tile:   make([]float32, n),
+		total:  make([]float32, n),
 
-		tileMaximum: make([]float32, queryHeads),
-		tileSum:     make([]float32, queryHeads),
+		tileWeight:  make([]weight, queryHeads),
+		totalWeight: make([]weight, queryHeads),
 	}
 }
 
@@ -54,54 +53,54 @@ func (s *Set) Attend(out, q []float32, at *Attention, scratch *AttentionScratch)
 	shape := at.Shape
 	shape.check()
 	n := len(q) / shape.KeyDim
-	if len(q) != n*shape.KeyDim || len(out) != n*shape.ValueDim || n > len(scratch.sum) || n*shape.valueLanes() > len(scratch.tile) {
+	if len(q) != n*shape.KeyDim || len(out) != n*shape.ValueDim || n > len(scratch.tileWeight) || n*shape.valueLanes() > len(scratch.tile) {
 		panic(fmt.Sprintf("kernel: attend %d queries to %d outputs of %+v", len(q), len(out), shape))
 	}
 	if at.First < 0 || at.First >= at.End || (at.End-1)/TilePositions >= len(at.Pages) || !(at.Scale > 0) {
 		panic(fmt.Sprintf("kernel: attend to positions %d-%d in %d pages, scale %g", at.First, at.End, len(at.Pages), at.Scale))
 	}
 	for tile := at.First / TilePositions; tile*TilePositions < at.End; tile++ {
-		from := max(at.First-tile*TilePositions, 0)
-		to := min(at.End-tile*TilePositions, TilePositions)
-		first := tile == at.First/TilePositions
-		s.attendTile(q, at, at.Pages[tile], from, to, n, scratch, first)
+		s.attendTile(q, at, tile, n, scratch)
 	}
 	lanes := shape.valueLanes()
 	for h := range n {
 		total := scratch.total[h*lanes:][:lanes]
-		s.scale(total, 1/scratch.sum[h])
+		s.scale(total, 1/scratch.totalWeight[h].sum)
 		copy(out[h*shape.ValueDim:][:shape.ValueDim], total)
 	}
 }
 
-// attendTile attends to the slots [from, to) of a page and merges the result into scratch's totals.
-func (s *Set) attendTile(q []float32, at *Attention, page Page, from, to, n int, scratch *AttentionScratch, first bool) {
-	keys, values := at.Shape.head(page, at.Head)
+// attendTile attends to the positions of a tile and merges the result into scratch's totals.
+func (s *Set) attendTile(q []float32, at *Attention, tile, n int, scratch *AttentionScratch) {
+	from := max(at.First-tile*TilePositions, 0)
+	to := min(at.End-tile*TilePositions, TilePositions)
+	keys, values := at.Shape.head(at.Pages[tile], at.Head)
+	next := keys
+	if (tile+1)*TilePositions < at.End {
+		next, _ = at.Shape.head(at.Pages[tile+1], at.Head)
+	}
 	scores := scratch.scores[:n*TilePositions]
 	s.scores(at.Shape.Format, scores, q, keys, at.Shape.KeyDim, n, at.Scale)
 	if at.SoftCap != 0 {
 		s.softCap(scores, at.SoftCap)
 	}
-	maximum, sum, output := scratch.tileMaximum, scratch.tileSum, scratch.tile
+	weights, output := scratch.tileWeight, scratch.tile
+	first := tile == at.First/TilePositions
 	if first {
-		maximum, sum, output = scratch.maximum, scratch.sum, scratch.total
+		weights, output = scratch.totalWeight, scratch.total
 	}
 	for h := range n {
 		row := (*tileScores)(scores[h*TilePositions:])
 		mask(row, from, to)
-		maximum[h], sum[h] = s.softmaxTile(row)
+		weights[h].maximum, weights[h].sum = s.softmaxTile(row)
 	}
 	lanes := at.Shape.valueLanes()
-	s.values(at.Shape.Format, output, scores, values, from, to, lanes, n)
+	s.values(at.Shape.Format, output, scores, values, next, from, to, lanes, n)
 	if first {
 		return
 	}
 	for h := range n {
-		m := max32(maximum[h], scratch.maximum[h])
-		a, b := Exp(scratch.maximum[h]-m), Exp(maximum[h]-m)
-		scratch.maximum[h] = m
-		scratch.sum[h] = FMA32(scratch.sum[h], a, sum[h]*b)
-		s.merge(scratch.total[h*lanes:][:lanes], output[h*lanes:][:lanes], a, b)
+		s.merge(scratch.total[h*lanes:][:lanes], output[h*lanes:][:lanes], &scratch.totalWeight[h], &weights[h])
 	}
 }
 
@@ -156,8 +155,12 @@ func valuesReference(f Format, out, weights []float32, values []byte, from, to, 
 	}
 }
 
-// mergeReference computes total = total*a + part*b.
-func mergeReference(total, part []float32, a, b float32) {
+// mergeReference adds a tile's output and weight to the total.
+func mergeReference(total, part []float32, weight, partWeight *weight) {
+	maximum := max32(partWeight.maximum, weight.maximum)
+	a, b := Exp(weight.maximum-maximum), Exp(partWeight.maximum-maximum)
+	weight.maximum = maximum
+	weight.sum = FMA32(weight.sum, a, partWeight.sum*b)
 	for i, v := range part {
 		total[i] = FMA32(total[i], a, v*b)
 	}

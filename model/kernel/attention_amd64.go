@@ -29,10 +29,10 @@ func (s *Set) scores(f Format, scores, q []float32, keys []byte, dim, n int, sca
 	}
 }
 
-// values takes a few query heads at a time.
+// values takes a few query heads at a time. It fetches next, the next tile's keys, to the cache meanwhile.
 //
 //go:noinline
-func (s *Set) values(f Format, out, weights []float32, values []byte, from, to, width, n int) {
+func (s *Set) values(f Format, out, weights []float32, values, next []byte, from, to, width, n int) {
 	if s.isa == isaReference {
 		valuesReference(f, out, weights, values, from, to, width, n)
 		return
@@ -43,13 +43,13 @@ func (s *Set) values(f Format, out, weights []float32, values []byte, from, to, 
 		dst, weight := at(out[:heads*width]), at(weights[:heads*TilePositions][from:])
 		switch {
 		case s.isa == isaAVX512 && f == F16:
-			valuesF16AVX512(heads, dst, weight, start, width, to-from)
+			valuesF16AVX512(heads, dst, weight, start, at(next), width, to-from)
 		case s.isa == isaAVX512:
-			valuesF32AVX512(heads, dst, weight, start, width, to-from)
+			valuesF32AVX512(heads, dst, weight, start, at(next), width, to-from)
 		case f == F16:
-			valuesF16AVX2(heads, dst, weight, start, width, to-from)
+			valuesF16AVX2(heads, dst, weight, start, at(next), width, to-from)
 		default:
-			valuesF32AVX2(heads, dst, weight, start, width, to-from)
+			valuesF32AVX2(heads, dst, weight, start, at(next), width, to-from)
 		}
 		n -= heads
 		out, weights = out[heads*width:], weights[heads*TilePositions:]
@@ -74,13 +74,13 @@ func (s *Set) softmaxTile(scores *tileScores) (maximum, sum float32) {
 	return softmaxTileReference(scores)
 }
 
-func (s *Set) merge(total, part []float32, a, b float32) {
+func (s *Set) merge(total, part []float32, weight, partWeight *weight) {
 	switch s.isa {
 	case isaAVX512:
-		mergeAVX512(at(total), at(part), len(total), a, b)
+		mergeAVX512(at(total), at(part), &weight.maximum, &partWeight.maximum, len(total))
 	case isaAVX2, isaAVXVNNI:
-		mergeAVX2(at(total), at(part), len(total), a, b)
+		mergeAVX2(at(total), at(part), &weight.maximum, &partWeight.maximum, len(total))
 	default:
-		mergeReference(total, part, a, b)
+		mergeReference(total, part, weight, partWeight)
 	}
 }

@@ -49,7 +49,9 @@ func (s *Set) scores(f Format, scores, q []float32, keys []byte, dim, n int, sca
 func (s *Set) softmaxTile(scores *tileScores) (maximum, sum float32) {
 	return softmaxTileReference(scores)
 }
-func (s *Set) values(f Format, out, weights []float32, values []byte, from, to, width, n int) {
+func (s *Set) values(f Format, out, weights []float32, values, next []byte, from, to, width, n int) {
 	valuesReference(f, out, weights, values, from, to, width, n)
 }
-func (s *Set) merge(total, part []float32, a, b float32) { mergeReference(total, part, a, b) }
+func (s *Set) merge(total, part []float32, weight, partWeight *weight) {
+	mergeReference(total, part, weight, partWeight)
+}

@@ -117,7 +117,7 @@ func scoresF16x1AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x1AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x1AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x1AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x2AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -127,7 +127,7 @@ func scoresF16x2AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x2AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x2AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x2AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x3AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -137,7 +137,7 @@ func scoresF16x3AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x3AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x3AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x3AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x4AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -147,7 +147,7 @@ func scoresF16x4AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x4AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x4AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x4AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x5AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -157,7 +157,7 @@ func scoresF16x5AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x5AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x5AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x5AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x6AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -167,7 +167,7 @@ func scoresF16x6AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF16x6AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x6AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x6AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16AVX512 computes the scaled products of n queries and the keys of a tile.
 func scoresF16AVX512(n int, out, q *float32, keys *byte, dim int, scale float32) {
@@ -188,20 +188,20 @@ func scoresF16AVX512(n int, out, q *float32, keys *byte, dim int, scale float32)
 }
 
 // valuesF16AVX512 adds up the values of count positions by n rows of weights.
-func valuesF16AVX512(n int, out, weights *float32, values *byte, width, count int) {
+func valuesF16AVX512(n int, out, weights *float32, values, next *byte, width, count int) {
 	switch n {
 	case 1:
-		valuesF16x1AVX512(out, weights, values, width, count)
+		valuesF16x1AVX512(out, weights, values, next, width, count)
 	case 2:
-		valuesF16x2AVX512(out, weights, values, width, count)
+		valuesF16x2AVX512(out, weights, values, next, width, count)
 	case 3:
-		valuesF16x3AVX512(out, weights, values, width, count)
+		valuesF16x3AVX512(out, weights, values, next, width, count)
 	case 4:
-		valuesF16x4AVX512(out, weights, values, width, count)
+		valuesF16x4AVX512(out, weights, values, next, width, count)
 	case 5:
-		valuesF16x5AVX512(out, weights, values, width, count)
+		valuesF16x5AVX512(out, weights, values, next, width, count)
 	case 6:
-		valuesF16x6AVX512(out, weights, values, width, count)
+		valuesF16x6AVX512(out, weights, values, next, width, count)
 	}
 }
 
@@ -213,7 +213,7 @@ func scoresF32x1AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x1AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x1AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x1AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x2AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -223,7 +223,7 @@ func scoresF32x2AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x2AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x2AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x2AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x3AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -233,7 +233,7 @@ func scoresF32x3AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x3AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x3AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x3AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x4AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -243,7 +243,7 @@ func scoresF32x4AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x4AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x4AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x4AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x5AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -253,7 +253,7 @@ func scoresF32x5AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x5AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x5AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x5AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x6AVX512 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -263,7 +263,7 @@ func scoresF32x6AVX512(out *float32, q *float32, keys *byte, dim int, scale floa
 // valuesF32x6AVX512 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x6AVX512(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x6AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32AVX512 computes the scaled products of n queries and the keys of a tile.
 func scoresF32AVX512(n int, out, q *float32, keys *byte, dim int, scale float32) {
@@ -284,20 +284,20 @@ func scoresF32AVX512(n int, out, q *float32, keys *byte, dim int, scale float32)
 }
 
 // valuesF32AVX512 adds up the values of count positions by n rows of weights.
-func valuesF32AVX512(n int, out, weights *float32, values *byte, width, count int) {
+func valuesF32AVX512(n int, out, weights *float32, values, next *byte, width, count int) {
 	switch n {
 	case 1:
-		valuesF32x1AVX512(out, weights, values, width, count)
+		valuesF32x1AVX512(out, weights, values, next, width, count)
 	case 2:
-		valuesF32x2AVX512(out, weights, values, width, count)
+		valuesF32x2AVX512(out, weights, values, next, width, count)
 	case 3:
-		valuesF32x3AVX512(out, weights, values, width, count)
+		valuesF32x3AVX512(out, weights, values, next, width, count)
 	case 4:
-		valuesF32x4AVX512(out, weights, values, width, count)
+		valuesF32x4AVX512(out, weights, values, next, width, count)
 	case 5:
-		valuesF32x5AVX512(out, weights, values, width, count)
+		valuesF32x5AVX512(out, weights, values, next, width, count)
 	case 6:
-		valuesF32x6AVX512(out, weights, values, width, count)
+		valuesF32x6AVX512(out, weights, values, next, width, count)
 	}
 }
 
@@ -308,10 +308,10 @@ const attentionHeadsAVX512 = 6 // most query heads of one call
 //go:noescape
 func softmaxTileAVX512(scores *float32) (maximum float32, sum float32)
 
-// mergeAVX512 computes total = total*a + part*b.
+// mergeAVX512 adds part to total; weight and partWeight are maximum and sum.
 //
 //go:noescape
-func mergeAVX512(total *float32, part *float32, n int, a float32, b float32)
+func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, n int)
 
 // sumAVX2 adds x to the lanes.
 //
@@ -426,7 +426,7 @@ func scoresF16x1AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF16x1AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x1AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x1AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x2AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -436,7 +436,7 @@ func scoresF16x2AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF16x2AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x2AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x2AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x3AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -446,7 +446,7 @@ func scoresF16x3AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF16x3AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x3AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x3AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16x4AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -456,7 +456,7 @@ func scoresF16x4AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF16x4AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF16x4AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF16x4AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF16AVX2 computes the scaled products of n queries and the keys of a tile.
 func scoresF16AVX2(n int, out, q *float32, keys *byte, dim int, scale float32) {
@@ -473,16 +473,16 @@ func scoresF16AVX2(n int, out, q *float32, keys *byte, dim int, scale float32) {
 }
 
 // valuesF16AVX2 adds up the values of count positions by n rows of weights.
-func valuesF16AVX2(n int, out, weights *float32, values *byte, width, count int) {
+func valuesF16AVX2(n int, out, weights *float32, values, next *byte, width, count int) {
 	switch n {
 	case 1:
-		valuesF16x1AVX2(out, weights, values, width, count)
+		valuesF16x1AVX2(out, weights, values, next, width, count)
 	case 2:
-		valuesF16x2AVX2(out, weights, values, width, count)
+		valuesF16x2AVX2(out, weights, values, next, width, count)
 	case 3:
-		valuesF16x3AVX2(out, weights, values, width, count)
+		valuesF16x3AVX2(out, weights, values, next, width, count)
 	case 4:
-		valuesF16x4AVX2(out, weights, values, width, count)
+		valuesF16x4AVX2(out, weights, values, next, width, count)
 	}
 }
 
@@ -494,7 +494,7 @@ func scoresF32x1AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF32x1AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x1AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x1AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x2AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -504,7 +504,7 @@ func scoresF32x2AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF32x2AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x2AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x2AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x3AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -514,7 +514,7 @@ func scoresF32x3AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF32x3AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x3AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x3AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32x4AVX2 computes out = keys * q * scale for a tile of 64 positions.
 //
@@ -524,7 +524,7 @@ func scoresF32x4AVX2(out *float32, q *float32, keys *byte, dim int, scale float3
 // valuesF32x4AVX2 computes out = weights * values over count positions.
 //
 //go:noescape
-func valuesF32x4AVX2(out *float32, weights *float32, values *byte, width int, count int)
+func valuesF32x4AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
 
 // scoresF32AVX2 computes the scaled products of n queries and the keys of a tile.
 func scoresF32AVX2(n int, out, q *float32, keys *byte, dim int, scale float32) {
@@ -541,16 +541,16 @@ func scoresF32AVX2(n int, out, q *float32, keys *byte, dim int, scale float32) {
 }
 
 // valuesF32AVX2 adds up the values of count positions by n rows of weights.
-func valuesF32AVX2(n int, out, weights *float32, values *byte, width, count int) {
+func valuesF32AVX2(n int, out, weights *float32, values, next *byte, width, count int) {
 	switch n {
 	case 1:
-		valuesF32x1AVX2(out, weights, values, width, count)
+		valuesF32x1AVX2(out, weights, values, next, width, count)
 	case 2:
-		valuesF32x2AVX2(out, weights, values, width, count)
+		valuesF32x2AVX2(out, weights, values, next, width, count)
 	case 3:
-		valuesF32x3AVX2(out, weights, values, width, count)
+		valuesF32x3AVX2(out, weights, values, next, width, count)
 	case 4:
-		valuesF32x4AVX2(out, weights, values, width, count)
+		valuesF32x4AVX2(out, weights, values, next, width, count)
 	}
 }
 
@@ -561,10 +561,10 @@ const attentionHeadsAVX2 = 4 // most query heads of one call
 //go:noescape
 func softmaxTileAVX2(scores *float32) (maximum float32, sum float32)
 
-// mergeAVX2 computes total = total*a + part*b.
+// mergeAVX2 adds part to total; weight and partWeight are maximum and sum.
 //
 //go:noescape
-func mergeAVX2(total *float32, part *float32, n int, a float32, b float32)
+func mergeAVX2(total *float32, part *float32, weight *float32, partWeight *float32, n int)
 
 // productQ8_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //

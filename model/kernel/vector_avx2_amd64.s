@@ -1103,7 +1103,7 @@ TEXT ·scoresF16x1AVX2(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1135,6 +1135,9 @@ dimension:
 	VFMADD231PS Y9, Y8, Y6
 	VCVTPH2PS 16(R12)(R11*1), Y9
 	VFMADD231PS Y9, Y8, Y7
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -1157,23 +1160,17 @@ dimension:
 	VMOVUPS Y6, 192(DI)
 	VMULPS Y9, Y7, Y7
 	VMOVUPS Y7, 224(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x1AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x1AVX2(SB), NOSPLIT, $0-40
+// func valuesF16x1AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x1AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1209,6 +1206,9 @@ dims64Position:
 	VFMADD231PS Y9, Y8, Y6
 	VCVTPH2PS 112(AX), Y9
 	VFMADD231PS Y9, Y8, Y7
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1323,13 +1323,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF16x2AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x2AVX2(SB), NOSPLIT, $0-40
+// func valuesF16x2AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x2AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1502,13 +1503,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF16x3AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x3AVX2(SB), NOSPLIT, $0-40
+// func valuesF16x3AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x3AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1688,13 +1690,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF16x4AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x4AVX2(SB), NOSPLIT, $0-40
+// func valuesF16x4AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x4AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1760,7 +1763,7 @@ TEXT ·scoresF32x1AVX2(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1792,6 +1795,11 @@ dimension:
 	VFMADD231PS Y9, Y8, Y6
 	VMOVUPS 32(R12)(R11*1), Y9
 	VFMADD231PS Y9, Y8, Y7
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -1814,23 +1822,17 @@ dimension:
 	VMOVUPS Y6, 192(DI)
 	VMULPS Y9, Y7, Y7
 	VMOVUPS Y7, 224(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x1AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x1AVX2(SB), NOSPLIT, $0-40
+// func valuesF32x1AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x1AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -1866,6 +1868,9 @@ dims64Position:
 	VFMADD231PS Y9, Y8, Y6
 	VMOVUPS 224(AX), Y9
 	VFMADD231PS Y9, Y8, Y7
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1980,13 +1985,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF32x2AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x2AVX2(SB), NOSPLIT, $0-40
+// func valuesF32x2AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x2AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2159,13 +2165,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF32x3AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x3AVX2(SB), NOSPLIT, $0-40
+// func valuesF32x3AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x3AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2345,13 +2352,14 @@ dimension:
 	VZEROUPPER
 	RET
 
-// func valuesF32x4AVX2(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x4AVX2(SB), NOSPLIT, $0-40
+// func valuesF32x4AVX2(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x4AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2599,21 +2607,51 @@ TEXT ·softmaxTileAVX2(SB), NOSPLIT, $0-16
 	VZEROUPPER
 	RET
 
-// func mergeAVX2(total *float32, part *float32, n int, a float32, b float32)
-TEXT ·mergeAVX2(SB), NOSPLIT, $0-32
+// func mergeAVX2(total *float32, part *float32, weight *float32, partWeight *float32, n int)
+TEXT ·mergeAVX2(SB), NOSPLIT, $0-40
 	MOVQ total+0(FP), DI
 	MOVQ part+8(FP), SI
-	VBROADCASTSS a+24(FP), Y2
-	VBROADCASTSS b+28(FP), Y3
-	MOVQ n+16(FP), CX
+	MOVQ weight+16(FP), DX
+	MOVQ partWeight+24(FP), BX
+	VMOVSS (DX), X3
+	VMOVSS (BX), X4
+	VMAXSS X3, X4, X5
+	VMOVSS X5, (DX)
+	VUNPCKLPS X4, X3, X0
+	VBROADCASTSS X5, Y5
+	VSUBPS Y5, Y0, Y0
+	VCMPPS $0x11, constants<>+0(SB), Y0, Y15
+	VMULPS constants<>+64(SB), Y0, Y1
+	VROUNDPS $8, Y1, Y1
+	VFNMADD231PS constants<>+96(SB), Y1, Y0
+	VFNMADD231PS constants<>+128(SB), Y1, Y0
+	VCVTPS2DQ Y1, Y1
+	VPSLLD $23, Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y2
+	VFMADD213PS constants<>+192(SB), Y0, Y2
+	VFMADD213PS constants<>+224(SB), Y0, Y2
+	VFMADD213PS constants<>+256(SB), Y0, Y2
+	VFMADD213PS constants<>+288(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VPADDD Y1, Y2, Y0
+	VANDNPS Y0, Y15, Y0
+	VBROADCASTSS X0, Y3
+	VPERMILPS $1, X0, X0
+	VBROADCASTSS X0, Y4
+	VMULSS 4(BX), X4, X5
+	VMOVSS 4(DX), X6
+	VFMADD213SS X5, X3, X6
+	VMOVSS X6, 4(DX)
+	MOVQ n+32(FP), CX
 	SHRQ $3, CX
 	TESTQ CX, CX
 	JLE blockEnd
 block:
-	VMULPS (SI), Y3, Y0
-	VMOVUPS (DI), Y1
-	VFMADD213PS Y0, Y2, Y1
-	VMOVUPS Y1, (DI)
+	VMULPS (SI), Y4, Y5
+	VMOVUPS (DI), Y6
+	VFMADD213PS Y5, Y3, Y6
+	VMOVUPS Y6, (DI)
 	ADDQ $32, DI
 	ADDQ $32, SI
 	DECQ CX

@@ -755,7 +755,7 @@ TEXT ·scoresF16x1AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -775,6 +775,9 @@ dimension:
 	VFMADD231PS Z5, Z4, Z2
 	VCVTPH2PS 0(R12)(R11*1), Z5
 	VFMADD231PS Z5, Z4, Z3
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -789,23 +792,17 @@ dimension:
 	VMOVUPS Z2, 128(DI)
 	VMULPS Z5, Z3, Z3
 	VMOVUPS Z3, 192(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x1AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x1AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x1AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x1AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -829,6 +826,9 @@ dims64Position:
 	VFMADD231PS Z5, Z4, Z2
 	VCVTPH2PS 96(AX), Z5
 	VFMADD231PS Z5, Z4, Z3
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -877,7 +877,7 @@ TEXT ·scoresF16x2AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -906,6 +906,9 @@ dimension:
 	VCVTPH2PS 0(R12)(R11*1), Z10
 	VFMADD231PS Z10, Z8, Z3
 	VFMADD231PS Z10, Z9, Z7
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -928,23 +931,17 @@ dimension:
 	VMOVUPS Z6, 384(DI)
 	VMULPS Z10, Z7, Z7
 	VMOVUPS Z7, 448(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x2AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x2AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x2AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x2AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -977,6 +974,9 @@ dims64Position:
 	VCVTPH2PS 96(AX), Z10
 	VFMADD231PS Z10, Z8, Z3
 	VFMADD231PS Z10, Z9, Z7
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1035,7 +1035,7 @@ TEXT ·scoresF16x3AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1073,6 +1073,9 @@ dimension:
 	VFMADD231PS Z15, Z12, Z3
 	VFMADD231PS Z15, Z13, Z7
 	VFMADD231PS Z15, Z14, Z11
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -1103,23 +1106,17 @@ dimension:
 	VMOVUPS Z10, 640(DI)
 	VMULPS Z15, Z11, Z11
 	VMOVUPS Z11, 704(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x3AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x3AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x3AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x3AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1161,6 +1158,9 @@ dims64Position:
 	VFMADD231PS Z15, Z12, Z3
 	VFMADD231PS Z15, Z13, Z7
 	VFMADD231PS Z15, Z14, Z11
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1229,7 +1229,7 @@ TEXT ·scoresF16x4AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1278,6 +1278,9 @@ dimension:
 	VFMADD231PS Z20, Z17, Z7
 	VFMADD231PS Z20, Z18, Z11
 	VFMADD231PS Z20, Z19, Z15
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -1317,23 +1320,17 @@ dimension:
 	VMOVUPS Z14, 896(DI)
 	VMULPS Z20, Z15, Z15
 	VMOVUPS Z15, 960(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x4AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x4AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x4AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x4AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1384,6 +1381,9 @@ dims64Position:
 	VFMADD231PS Z20, Z17, Z7
 	VFMADD231PS Z20, Z18, Z11
 	VFMADD231PS Z20, Z19, Z15
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1462,7 +1462,7 @@ TEXT ·scoresF16x5AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1520,6 +1520,9 @@ dimension:
 	VFMADD231PS Z25, Z22, Z11
 	VFMADD231PS Z25, Z23, Z15
 	VFMADD231PS Z25, Z24, Z19
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -1567,23 +1570,17 @@ dimension:
 	VMOVUPS Z18, 1152(DI)
 	VMULPS Z25, Z19, Z19
 	VMOVUPS Z19, 1216(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x5AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x5AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x5AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x5AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1643,6 +1640,9 @@ dims64Position:
 	VFMADD231PS Z25, Z22, Z11
 	VFMADD231PS Z25, Z23, Z15
 	VFMADD231PS Z25, Z24, Z19
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -1731,7 +1731,7 @@ TEXT ·scoresF16x6AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $32, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -1798,6 +1798,9 @@ dimension:
 	VFMADD231PS Z30, Z27, Z15
 	VFMADD231PS Z30, Z28, Z19
 	VFMADD231PS Z30, Z29, Z23
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	ADDQ $128, R10
 	ADDQ $32, R8
 	ADDQ $32, R12
 	ADDQ $4, BX
@@ -1853,23 +1856,17 @@ dimension:
 	VMOVUPS Z22, 1408(DI)
 	VMULPS Z30, Z23, Z23
 	VMOVUPS Z23, 1472(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF16x6AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF16x6AVX512(SB), NOSPLIT, $0-40
+// func valuesF16x6AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF16x6AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $2, R11, R11
@@ -1938,6 +1935,9 @@ dims64Position:
 	VFMADD231PS Z30, Z27, Z15
 	VFMADD231PS Z30, Z28, Z19
 	VFMADD231PS Z30, Z29, Z23
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -2036,7 +2036,7 @@ TEXT ·scoresF32x1AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2056,6 +2056,11 @@ dimension:
 	VFMADD231PS Z5, Z4, Z2
 	VMOVUPS 0(R12)(R11*1), Z5
 	VFMADD231PS Z5, Z4, Z3
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -2070,23 +2075,17 @@ dimension:
 	VMOVUPS Z2, 128(DI)
 	VMULPS Z5, Z3, Z3
 	VMOVUPS Z3, 192(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x1AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x1AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x1AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x1AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2110,6 +2109,9 @@ dims64Position:
 	VFMADD231PS Z5, Z4, Z2
 	VMOVUPS 192(AX), Z5
 	VFMADD231PS Z5, Z4, Z3
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -2158,7 +2160,7 @@ TEXT ·scoresF32x2AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2187,6 +2189,11 @@ dimension:
 	VMOVUPS 0(R12)(R11*1), Z10
 	VFMADD231PS Z10, Z8, Z3
 	VFMADD231PS Z10, Z9, Z7
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -2209,23 +2216,17 @@ dimension:
 	VMOVUPS Z6, 384(DI)
 	VMULPS Z10, Z7, Z7
 	VMOVUPS Z7, 448(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x2AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x2AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x2AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x2AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2258,6 +2259,9 @@ dims64Position:
 	VMOVUPS 192(AX), Z10
 	VFMADD231PS Z10, Z8, Z3
 	VFMADD231PS Z10, Z9, Z7
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -2316,7 +2320,7 @@ TEXT ·scoresF32x3AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2354,6 +2358,11 @@ dimension:
 	VFMADD231PS Z15, Z12, Z3
 	VFMADD231PS Z15, Z13, Z7
 	VFMADD231PS Z15, Z14, Z11
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -2384,23 +2393,17 @@ dimension:
 	VMOVUPS Z10, 640(DI)
 	VMULPS Z15, Z11, Z11
 	VMOVUPS Z11, 704(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x3AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x3AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x3AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x3AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2442,6 +2445,9 @@ dims64Position:
 	VFMADD231PS Z15, Z12, Z3
 	VFMADD231PS Z15, Z13, Z7
 	VFMADD231PS Z15, Z14, Z11
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -2510,7 +2516,7 @@ TEXT ·scoresF32x4AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2559,6 +2565,11 @@ dimension:
 	VFMADD231PS Z20, Z17, Z7
 	VFMADD231PS Z20, Z18, Z11
 	VFMADD231PS Z20, Z19, Z15
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -2598,23 +2609,17 @@ dimension:
 	VMOVUPS Z14, 896(DI)
 	VMULPS Z20, Z15, Z15
 	VMOVUPS Z15, 960(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x4AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x4AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x4AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x4AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2665,6 +2670,9 @@ dims64Position:
 	VFMADD231PS Z20, Z17, Z7
 	VFMADD231PS Z20, Z18, Z11
 	VFMADD231PS Z20, Z19, Z15
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -2743,7 +2751,7 @@ TEXT ·scoresF32x5AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -2801,6 +2809,11 @@ dimension:
 	VFMADD231PS Z25, Z22, Z11
 	VFMADD231PS Z25, Z23, Z15
 	VFMADD231PS Z25, Z24, Z19
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -2848,23 +2861,17 @@ dimension:
 	VMOVUPS Z18, 1152(DI)
 	VMULPS Z25, Z19, Z19
 	VMOVUPS Z19, 1216(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x5AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x5AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x5AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x5AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -2924,6 +2931,9 @@ dims64Position:
 	VFMADD231PS Z25, Z22, Z11
 	VFMADD231PS Z25, Z23, Z15
 	VFMADD231PS Z25, Z24, Z19
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -3012,7 +3022,7 @@ TEXT ·scoresF32x6AVX512(SB), NOSPLIT, $0-36
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $64, R11, R11
-	MOVQ $1, R10
+	LEAQ (SI)(R11*4), R10
 blocks:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -3079,6 +3089,11 @@ dimension:
 	VFMADD231PS Z30, Z27, Z15
 	VFMADD231PS Z30, Z28, Z19
 	VFMADD231PS Z30, Z29, Z23
+	PREFETCHT0 0(R10)
+	PREFETCHT0 64(R10)
+	PREFETCHT0 128(R10)
+	PREFETCHT0 192(R10)
+	ADDQ $256, R10
 	ADDQ $64, R8
 	ADDQ $64, R12
 	ADDQ $4, BX
@@ -3134,23 +3149,17 @@ dimension:
 	VMOVUPS Z22, 1408(DI)
 	VMULPS Z30, Z23, Z23
 	VMOVUPS Z23, 1472(DI)
-	ADDQ $256, DI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	ADDQ R11, SI
-	DECQ R10
-	JNZ blocks
 	VZEROUPPER
 	RET
 
-// func valuesF32x6AVX512(out *float32, weights *float32, values *byte, width int, count int)
-TEXT ·valuesF32x6AVX512(SB), NOSPLIT, $0-40
+// func valuesF32x6AVX512(out *float32, weights *float32, values *byte, next *byte, width int, count int)
+TEXT ·valuesF32x6AVX512(SB), NOSPLIT, $0-48
 	MOVQ out+0(FP), DI
 	MOVQ weights+8(FP), DX
 	MOVQ values+16(FP), SI
-	MOVQ width+24(FP), R9
-	MOVQ count+32(FP), R10
+	MOVQ next+24(FP), R8
+	MOVQ width+32(FP), R9
+	MOVQ count+40(FP), R10
 	LEAQ (R9*4), R13
 	MOVQ R9, R11
 	IMUL3Q $4, R11, R11
@@ -3219,6 +3228,9 @@ dims64Position:
 	VFMADD231PS Z30, Z27, Z15
 	VFMADD231PS Z30, Z28, Z19
 	VFMADD231PS Z30, Z29, Z23
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ $128, R8
 	ADDQ R11, AX
 	ADDQ $4, BX
 	DECQ CX
@@ -3417,21 +3429,51 @@ TEXT ·softmaxTileAVX512(SB), NOSPLIT, $0-16
 	VZEROUPPER
 	RET
 
-// func mergeAVX512(total *float32, part *float32, n int, a float32, b float32)
-TEXT ·mergeAVX512(SB), NOSPLIT, $0-32
+// func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, n int)
+TEXT ·mergeAVX512(SB), NOSPLIT, $0-40
 	MOVQ total+0(FP), DI
 	MOVQ part+8(FP), SI
-	VBROADCASTSS a+24(FP), Z2
-	VBROADCASTSS b+28(FP), Z3
-	MOVQ n+16(FP), CX
+	MOVQ weight+16(FP), DX
+	MOVQ partWeight+24(FP), BX
+	VMOVSS (DX), X3
+	VMOVSS (BX), X4
+	VMAXSS X3, X4, X5
+	VMOVSS X5, (DX)
+	VUNPCKLPS X4, X3, X0
+	VBROADCASTSS X5, Z5
+	VSUBPS Z5, Z0, Z0
+	VCMPPS.BCST $0x11, constants<>+0(SB), Z0, K1
+	VMULPS.BCST constants<>+8(SB), Z0, Z1
+	VRNDSCALEPS $8, Z1, Z1
+	VFNMADD231PS.BCST constants<>+12(SB), Z1, Z0
+	VFNMADD231PS.BCST constants<>+16(SB), Z1, Z0
+	VCVTPS2DQ Z1, Z1
+	VPSLLD $23, Z1, Z1
+	VBROADCASTSS constants<>+20(SB), Z2
+	VFMADD213PS.BCST constants<>+24(SB), Z0, Z2
+	VFMADD213PS.BCST constants<>+28(SB), Z0, Z2
+	VFMADD213PS.BCST constants<>+32(SB), Z0, Z2
+	VFMADD213PS.BCST constants<>+36(SB), Z0, Z2
+	VFMADD213PS.BCST constants<>+40(SB), Z0, Z2
+	VFMADD213PS.BCST constants<>+40(SB), Z0, Z2
+	VPADDD Z1, Z2, Z0
+	VXORPS Z0, Z0, K1, Z0
+	VBROADCASTSS X0, Z3
+	VPERMILPS $1, X0, X0
+	VBROADCASTSS X0, Z4
+	VMULSS 4(BX), X4, X5
+	VMOVSS 4(DX), X6
+	VFMADD213SS X5, X3, X6
+	VMOVSS X6, 4(DX)
+	MOVQ n+32(FP), CX
 	SHRQ $4, CX
 	TESTQ CX, CX
 	JLE blockEnd
 block:
-	VMULPS (SI), Z3, Z0
-	VMOVUPS (DI), Z1
-	VFMADD213PS Z0, Z2, Z1
-	VMOVUPS Z1, (DI)
+	VMULPS (SI), Z4, Z5
+	VMOVUPS (DI), Z6
+	VFMADD213PS Z5, Z3, Z6
+	VMOVUPS Z6, (DI)
 	ADDQ $64, DI
 	ADDQ $64, SI
 	DECQ CX

@@ -49,9 +49,9 @@ func attention(f *file, i *isa) {
 		}
 		f.stubs.printf("}\n}\n")
 		f.stubs.printf("\n// values%s%s adds up the values of count positions by n rows of weights.\n", c.name, i.suffix)
-		f.stubs.printf("func values%s%s(n int, out, weights *float32, values *byte, width, count int) {\nswitch n {\n", c.name, i.suffix)
+		f.stubs.printf("func values%s%s(n int, out, weights *float32, values, next *byte, width, count int) {\nswitch n {\n", c.name, i.suffix)
 		for n := 1; n <= i.heads(); n++ {
-			f.stubs.printf("case %d:\nvalues%sx%d%s(out, weights, values, width, count)\n", n, c.name, n, i.suffix)
+			f.stubs.printf("case %d:\nvalues%sx%d%s(out, weights, values, next, width, count)\n", n, c.name, n, i.suffix)
 		}
 		f.stubs.printf("}\n}\n")
 	}
@@ -74,7 +74,12 @@ func scores(f *file, i *isa, format string, size, n int) {
 	f.op("LEAQ (R9*4), R13") // from one query to the next
 	f.op("MOVQ R9, R11")
 	f.op("IMUL3Q $%d, R11, R11", 16*size) // from one block of 16 positions to the next
-	f.op("MOVQ $%d, R10", 4/blocks)
+	once := blocks == 4
+	if once { // R10: the tile's values, which lie behind the keys
+		f.op("LEAQ (SI)(R11*4), R10")
+	} else { // R10: rounds
+		f.op("MOVQ $%d, R10", 4/blocks)
+	}
 	f.label("blocks")
 	for r := range n * vectors {
 		f.op("VXORPS %s, %s, %s", i.v(r), i.v(r), i.v(r))
@@ -104,6 +109,12 @@ func scores(f *file, i *isa, format string, size, n int) {
 			}
 		}
 	}
+	if once {
+		for line := 0; line < 64*size; line += 64 {
+			f.op("PREFETCHT0 %d(R10)", line)
+		}
+		f.op("ADDQ $%d, R10", 64*size)
+	}
 	f.op("ADDQ $%d, R8", 16*size)
 	if blocks > 2 {
 		f.op("ADDQ $%d, R12", 16*size)
@@ -121,20 +132,22 @@ func scores(f *file, i *isa, format string, size, n int) {
 			f.op("VMOVUPS %s, %d(DI)", acc(h, v), 256*h+i.bytes()*v)
 		}
 	}
-	f.op("ADDQ $%d, DI", 64*blocks)
-	for range blocks {
-		f.op("ADDQ R11, SI")
+	if !once {
+		f.op("ADDQ $%d, DI", 64*blocks)
+		for range blocks {
+			f.op("ADDQ R11, SI")
+		}
+		f.op("DECQ R10")
+		f.op("JNZ blocks")
 	}
-	f.op("DECQ R10")
-	f.op("JNZ blocks")
 	f.end()
 }
 
 // values: one FMA chain along the positions for each head and dimension; lane = dimension.
 func values(f *file, i *isa, format string, size, n int) {
 	f.function(fmt.Sprintf("values%sx%d%s", format, n, i.suffix), "computes out = weights * values over count positions",
-		join(pointer("out", "weights"), bytes("values"), integer("width", "count")), nil)
-	f.load("out", "DI", "weights", "DX", "values", "SI", "width", "R9", "count", "R10")
+		join(pointer("out", "weights"), bytes("values", "next"), integer("width", "count")), nil)
+	f.load("out", "DI", "weights", "DX", "values", "SI", "next", "R8", "width", "R9", "count", "R10")
 	f.op("LEAQ (R9*4), R13") // from one head's output to the next
 	f.op("MOVQ R9, R11")
 	f.op("IMUL3Q $%d, R11, R11", size) // from one position to the next
@@ -162,6 +175,11 @@ func values(f *file, i *isa, format string, size, n int) {
 			for h := range n {
 				f.op("VFMADD231PS %s, %s, %s", i.v(value), i.v(weight(h)), acc(h, v))
 			}
+		}
+		if blocks == 4 { // the next tile's keys, as fast as this one's values are used
+			f.op("PREFETCHT0 (R8)")
+			f.op("PREFETCHT0 64(R8)")
+			f.op("ADDQ $128, R8")
 		}
 		f.op("ADDQ R11, AX")
 		f.op("ADDQ $4, BX")
@@ -223,15 +241,30 @@ func softmaxTile(f *file, i *isa) {
 	f.end()
 }
 
+// merge: the two maxima sit in the lowest lanes of one register, so that one exp serves both.
 func merge(f *file, i *isa) {
-	f.function("merge"+i.suffix, "computes total = total*a + part*b", join(pointer("total", "part"), integer("n"), single("a", "b")), nil)
-	f.load("total", "DI", "part", "SI")
-	f.op("VBROADCASTSS %s, %s", f.param("a"), i.v(2))
-	f.op("VBROADCASTSS %s, %s", f.param("b"), i.v(3))
+	const scale, t1, t2, a, b, x, y = 0, 1, 2, 3, 4, 5, 6
+	f.function("merge"+i.suffix, "adds part to total; weight and partWeight are maximum and sum", join(pointer("total", "part", "weight", "partWeight"), integer("n")), nil)
+	f.load("total", "DI", "part", "SI", "weight", "DX", "partWeight", "BX")
+	f.op("VMOVSS (DX), X%d", a)
+	f.op("VMOVSS (BX), X%d", b)
+	f.op("VMAXSS X%d, X%d, X%d", a, b, x)
+	f.op("VMOVSS X%d, (DX)", x)
+	f.op("VUNPCKLPS X%d, X%d, X%d", b, a, scale)
+	f.op("VBROADCASTSS X%d, %s", x, i.v(x))
+	f.op("VSUBPS %s, %s, %s", i.v(x), i.v(scale), i.v(scale))
+	i.exp(f, scale, t1, t2, true)
+	f.op("VBROADCASTSS X%d, %s", scale, i.v(a))
+	f.op("VPERMILPS $1, X%d, X%d", scale, scale)
+	f.op("VBROADCASTSS X%d, %s", scale, i.v(b))
+	f.op("VMULSS 4(BX), X%d, X%d", b, x)
+	f.op("VMOVSS 4(DX), X%d", y)
+	f.op("VFMADD213SS X%d, X%d, X%d", x, a, y)
+	f.op("VMOVSS X%d, 4(DX)", y)
 	f.elementLoop(i, []string{"DI", "SI"}, func() {
-		f.op("VMULPS (SI), %s, %s", i.v(3), i.v(0))
-		f.op("VMOVUPS (DI), %s", i.v(1))
-		f.op("VFMADD213PS %s, %s, %s", i.v(0), i.v(2), i.v(1))
-		f.op("VMOVUPS %s, (DI)", i.v(1))
+		f.op("VMULPS (SI), %s, %s", i.v(b), i.v(x))
+		f.op("VMOVUPS (DI), %s", i.v(y))
+		f.op("VFMADD213PS %s, %s, %s", i.v(x), i.v(a), i.v(y))
+		f.op("VMOVUPS %s, (DI)", i.v(y))
 	})
 }
