@@ -38,6 +38,6 @@
 // The http.Server around Handler needs ReadHeaderTimeout and MaxHeaderBytes (10 s and 64 KiB do), and IdleTimeout if idle
 // connections shall go. It must have neither ReadTimeout nor WriteTimeout: answers may take as long as they take. Handler
 // sets deadlines of its own: Config.BodyTimeout for a body, Config.WriteTimeout for each write. HTTP/1.1 is enough.
-// To stop, first let the Engine's generations end with an error: their streams are then cut as failed ones are. Server.Shutdown
-// alone waits for them.
+// To stop, cancel the server's BaseContext: whole answers still under way get a 503 (499 unless the context has a cause of its
+// own), streams an error event and no [DONE]. Server.Shutdown alone waits for them.
 package gateway
