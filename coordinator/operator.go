@@ -53,8 +53,15 @@ type event func(ctx context.Context, o *operator)
 // settleTime is how long the loop waits for more shards after one has come, before it plans.
 const settleTime = 300 * time.Millisecond
 
-// redialTime is how long after a link has died it is tried again, while the roster still lists the shard.
-const redialTime = time.Second
+// breakTime is how long after a pipeline has broken a new plan is made, unless the links tell earlier what happened.
+const breakTime = 100 * time.Millisecond
+
+// A link that has died is tried again at once, and for so long planning waits for it: a connection may break while both
+// ends live. After that it is tried every so often while the roster lists the shard.
+const (
+	redialGrace = 2 * time.Second
+	redialTime  = time.Second
+)
 
 func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 	o.settle = time.NewTimer(settleTime)
@@ -126,7 +133,7 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 			defer close(up)
 			select {
 			case <-m.link.Ready():
-				o.post(ctx, func(_ context.Context, o *operator) { m.ready = true; o.settle.Reset(settleTime) })
+				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m) })
 			case <-m.link.Done():
 			}
 		}()
@@ -140,18 +147,46 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 	})
 }
 
-// hangUp notes that a link has died. It is tried again while the roster lists the shard, unless versions differ.
+// greet notes that a link is up.
+func (o *operator) greet(m *member) {
+	m.ready = true
+	if o.started && o.current == nil && o.whole() {
+		o.settle.Reset(0) // it was the one that planning waited for
+		return
+	}
+	o.settle.Reset(settleTime)
+}
+
+// whole says whether every shard of the roster that can be of use is reached.
+func (o *operator) whole() bool {
+	for _, m := range o.links {
+		if !m.ready && m.unfit == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hangUp notes that a link has died, and has it tried again while the roster lists the shard, unless versions differ.
 func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 	if o.links[m.Name] != m {
 		return
 	}
+	worked := m.ready
 	m.ready = false
-	o.settle.Reset(0)
 	if errors.Is(err, pipeline.ErrVersion) {
 		o.reject(m, err)
+		o.settle.Reset(0)
 		return
 	}
 	o.c.cfg.Log.Warn("the link to a shard is down", "shard", m.Name, "address", m.Address, "error", err)
+	if worked {
+		o.settle.Reset(redialGrace)
+		m.cancel()
+		o.dial(ctx, m.Member)
+		return
+	}
+	o.settle.Reset(0)
 	time.AfterFunc(redialTime, func() {
 		o.post(ctx, func(ctx context.Context, o *operator) {
 			if o.links[m.Name] == m {
@@ -284,8 +319,11 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 		o.post(ctx, func(_ context.Context, o *operator) {
 			if o.current == d {
 				o.c.cfg.Log.Warn("the pipeline broke", "plan", p.ID, "error", err)
-				o.settle.Reset(0)
 				o.retire()
+				o.settle.Reset(breakTime)
+				if !o.whole() {
+					o.settle.Reset(redialGrace)
+				}
 				o.c.publish(func(s *Status) { s.State, s.Detail = StateLoading, "re-planning: "+err.Error() })
 			}
 		})
