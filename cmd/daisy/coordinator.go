@@ -16,13 +16,13 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/daisy-llm/daisy/coordinator"
 	"github.com/daisy-llm/daisy/coordinator/plan"
 	"github.com/daisy-llm/daisy/model/gguf"
 	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/tokenizer"
+	"github.com/daisy-llm/daisy/model/tokenizer/template"
 	"github.com/daisy-llm/daisy/pass"
 	"github.com/daisy-llm/daisy/services/catalogue"
 	"github.com/daisy-llm/daisy/services/cluster"
@@ -135,7 +135,7 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 		return err
 	}
 	rows := &pass.RowPool{}
-	dial := rpc.DialOptions(insecure.NewCredentials())
+	dial := rpc.DialOptions(rpc.Insecure())
 	engine, err := coordinator.New(coordinator.Config{
 		Name: name, Version: buildVersion(), Model: cfg, Shape: shape,
 		Load: pass.Load{
@@ -177,7 +177,7 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 type modelText struct {
 	file      *gguf.File
 	tokenizer *tokenizer.Tokenizer
-	template  gateway.Template
+	template  gateway.Template // nil: the model has none
 }
 
 func openText(local catalogue.Local) (_ *modelText, err error) {
@@ -193,6 +193,12 @@ func openText(local catalogue.Local) (_ *modelText, err error) {
 	t := &modelText{file: file}
 	if t.tokenizer, err = tokenizer.New(file); err != nil {
 		return nil, fmt.Errorf("read the tokenizer of %s: %w", local.Name, err)
+	}
+	switch parsed, err := template.New(file); {
+	case err == nil:
+		t.template = parsed
+	case !errors.Is(err, template.ErrNone): // without a template, completions still work
+		return nil, fmt.Errorf("read the chat template of %s: %w", local.Name, err)
 	}
 	return t, nil
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/daisy-llm/daisy/coordinator/plan"
 	"github.com/daisy-llm/daisy/model/gguf"
@@ -132,7 +131,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	}
 	defer port.Close()
 	rows := &pass.RowPool{}
-	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(insecure.NewCredentials())...)
+	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(rpc.Insecure())...)
 	worker, err := shard.New(shard.Config{
 		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Grant: shardGrant,
 		Open: library.open, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
@@ -153,7 +152,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 			Name: name, PID: os.Getpid(), Address: members.Address(), Version: buildVersion(),
 			Protocol: pass.Protocol, Numerics: pass.Numerics, Kernels: kernels.Name, Cores: threads, Memory: memory,
 		},
-		Shard: worker, Outlet: outlet, Rows: rows, Credentials: insecure.NewCredentials(), Log: log,
+		Shard: worker, Outlet: outlet, Rows: rows, Credentials: rpc.Insecure(), Log: log,
 		Loaded: func(blocks []shard.Held) {
 			members.Update(func(m *plan.Member) {
 				m.State, m.Plan = plan.Joining, 0

@@ -12,12 +12,16 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
 	"github.com/daisy-llm/daisy/pass"
 	daisyv1 "github.com/daisy-llm/daisy/proto/daisy/v1"
 )
+
+// Insecure is for connections that need no protection: those that never leave the machine.
+func Insecure() credentials.TransportCredentials { return insecure.NewCredentials() }
 
 // DialOptions are those of every connection between Daisy's processes.
 func DialOptions(c credentials.TransportCredentials) []grpc.DialOption {
