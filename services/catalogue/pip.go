@@ -99,7 +99,7 @@ func (p pip) download(ctx context.Context, part pipPart, dir string, progress Pr
 	args := append(p[1:len(p):len(p)], "download", "--no-deps", "--only-binary", ":all:", "--no-input",
 		"--disable-pip-version-check", "--progress-bar", "off", "--dest", destination, part.name+"=="+part.version)
 	cmd := exec.CommandContext(ctx, p[0], args...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+temporary, "TEMP="+temporary, "TMP="+temporary, "PYTHONUNBUFFERED=1")
+	cmd.Env = append(cmd.Environ(), "TMPDIR="+temporary, "TEMP="+temporary, "TMP="+temporary, "PYTHONUNBUFFERED=1")
 	var out pipOutput
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 2 * time.Second
