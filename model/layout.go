@@ -67,14 +67,6 @@ func (c *Config) endSlots() []slot {
 // layerPrefix is what the names of a layer's tensors begin with.
 func layerPrefix(l LayerIndex) string { return "blk." + strconv.Itoa(int(l)) + "." }
 
-// headName is the tensor that the output head is packed from.
-func (c *Config) headName() string {
-	if c.TiedHead {
-		return "token_embd.weight"
-	}
-	return "output.weight"
-}
-
 // checkTensors checks every tensor that the model needs, and that the file has no others: a tensor we do not know is
 // arithmetic we would leave out.
 func (c *Config) checkTensors(f *gguf.File) error {

@@ -62,7 +62,7 @@ func (s *Sizes) Block(layers Layers, head bool) int64 {
 	return total
 }
 
-// Scratch is the buffers of a block that computes up to rows positions at once with so many threads.
+// Scratch is the buffers of a block that computes up to rows positions at once with so many threads, 1 or more.
 func (s *Sizes) Scratch(rows, threads int) int64 {
 	return arenaBytes(s.cfg, s.needs, rows, threads)
 }
