@@ -40,7 +40,7 @@ type golden struct {
 	path string
 }
 
-func openGolden(t *testing.T, name string) *golden {
+func openGolden(t testing.TB, name string) *golden {
 	t.Helper()
 	dir := filepath.Join("..", "..", "model", "testdata", "golden", name)
 	data, err := os.ReadFile(filepath.Join(dir, "golden.json"))
@@ -68,7 +68,7 @@ type workerOptions struct {
 	open     func(context.Context, pass.Load) (*gguf.File, error)
 }
 
-func startWorker(t *testing.T, name, path string, o workerOptions) *worker {
+func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
 	t.Helper()
 	if o.protocol == 0 {
 		o.protocol = pass.Protocol
@@ -120,7 +120,7 @@ func startWorker(t *testing.T, name, path string, o workerOptions) *worker {
 }
 
 // dial brings a hop to a worker to life.
-func dial(t *testing.T, w *worker, fault func(string, error)) *rpc.Hop {
+func dial(t testing.TB, w *worker, fault func(string, error)) *rpc.Hop {
 	t.Helper()
 	h := rpc.NewHop(rpc.HopConfig{
 		Coordinator: "test", Shard: w.name, Address: w.address,
@@ -150,8 +150,19 @@ type line struct {
 
 var planID = pass.PlanID{Number: 1, Leader: "test"}
 
-// startLine cuts a model into so many stages.
-func startLine(t *testing.T, path string, stages int, cache kvcache.Type, o workerOptions) *line {
+// startLine cuts a model evenly into so many stages.
+func startLine(t testing.TB, path string, stages int, cache kvcache.Type, o workerOptions) *line {
+	t.Helper()
+	return startCut(t, path, func(layers int) (cuts []int) {
+		for i := range stages + 1 {
+			cuts = append(cuts, layers*i/stages)
+		}
+		return cuts
+	}, cache, o)
+}
+
+// startCut cuts a model of so many layers where cut says: a stage between each two of its values.
+func startCut(t testing.TB, path string, cut func(layers int) []int, cache kvcache.Type, o workerOptions) *line {
 	t.Helper()
 	f, err := gguf.Open(path)
 	if err != nil {
@@ -164,6 +175,8 @@ func startLine(t *testing.T, path string, stages int, cache kvcache.Type, o work
 	}
 	l := &line{vocab: cfg.Vocab, turn: map[pass.SequenceID]uint32{}}
 	pc := pipeline.Config{Coordinator: "test", Plan: planID, Hidden: cfg.Hidden, Passes: new(atomic.Uint64)}
+	cuts := cut(cfg.Layers)
+	stages := len(cuts) - 1
 	for i := range stages {
 		w := startWorker(t, fmt.Sprintf("s%d", i), path, o)
 		h := dial(t, w, func(peer string, err error) {
@@ -171,7 +184,7 @@ func startLine(t *testing.T, path string, stages int, cache kvcache.Type, o work
 				l.Break(fmt.Errorf("%s: %w", peer, err))
 			}
 		})
-		layers := model.Layers{First: model.LayerIndex(cfg.Layers * i / stages), Last: model.LayerIndex(cfg.Layers * (i + 1) / stages)}
+		layers := model.Layers{First: model.LayerIndex(cuts[i]), Last: model.LayerIndex(cuts[i+1])}
 		err := h.Load(t.Context(), pass.Load{
 			Plan: planID, Layers: layers, First: i == 0, Last: i == stages-1, Model: "golden",
 			Context: min(cfg.Context, 256), Parallel: 4, CacheType: cache,
@@ -193,7 +206,7 @@ func startLine(t *testing.T, path string, stages int, cache kvcache.Type, o work
 	return l
 }
 
-func (l *line) begin(t *testing.T, id pass.SequenceID, prompt int) {
+func (l *line) begin(t testing.TB, id pass.SequenceID, prompt int) {
 	t.Helper()
 	if err := l.Begin(t.Context(), pass.Begin{Sequence: id, Epoch: 1, Prompt: prompt}); err != nil {
 		t.Fatal(err)
@@ -202,7 +215,7 @@ func (l *line) begin(t *testing.T, id pass.SequenceID, prompt int) {
 }
 
 // run takes a sequence on by some tokens and returns what came of it.
-func (l *line) run(t *testing.T, id pass.SequenceID, first token.Position, tokens []token.ID, wants pass.Wants) pass.Output {
+func (l *line) run(t testing.TB, id pass.SequenceID, first token.Position, tokens []token.ID, wants pass.Wants) pass.Output {
 	t.Helper()
 	e := pass.Entry{Sequence: id, Epoch: 1, Turn: l.turn[id], First: first, Count: len(tokens), Tokens: tokens, Wants: wants}
 	l.turn[id]++
