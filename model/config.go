@@ -89,7 +89,7 @@ type RopeScaling struct {
 	OriginalContext int     // YaRN: positions the frequencies were trained on
 	BetaFast        float64 // YaRN: pairs with more turns than this in OriginalContext keep their frequency
 	BetaSlow        float64 // YaRN: pairs with fewer are divided by Factor; in between there is a ramp
-	Magnitude       float64 // YaRN: multiplies sine and cosine
+	Magnitude       float64 // multiplies sine and cosine
 	FullOnly        bool    // layers that slide are not scaled
 }
 
@@ -271,7 +271,7 @@ func (c *Config) readRope(m *metadata) {
 
 func (c *Config) readRopeScaling(m *metadata) {
 	s := &c.Rope.Scaling
-	s.Magnitude = 1
+	s.Magnitude = m.number("rope.scaling.attn_factor", 1, 0.001, 1e3)
 	s.Factor = m.number("rope.scaling.factor", m.number("rope.scale_linear", 0, 0, 1e6), 0, 1e6)
 	kind, named := m.file.String(m.key("rope.scaling.type"))
 	if !named && m.file.Has(m.key("rope.scaling.type")) {
@@ -301,10 +301,12 @@ func (c *Config) readRopeScaling(m *metadata) {
 	s.OriginalContext = m.integer("rope.scaling.original_context_length", c.Context, 1, MaxContext)
 	s.BetaFast = m.number("rope.scaling.yarn_beta_fast", 32, 0.001, 1e6)
 	s.BetaSlow = m.number("rope.scaling.yarn_beta_slow", 1, 0.001, 1e6)
+	// The paper's magnitude, which a model may replace by its own.
+	magnitude := 1.0
 	if s.Factor > 1 {
-		s.Magnitude = 1 + float64(0.1*float64(kernel.Log(float32(s.Factor)))) // no FMA: the same bits everywhere
+		magnitude += float64(0.1 * float64(kernel.Log(float32(s.Factor)))) // no FMA: the same bits everywhere
 	}
-	s.Magnitude *= m.number("rope.scaling.attn_factor", m.number("rope.scaling.yarn_attn_factor", 1, 0.001, 1e3), 0.001, 1e3)
+	s.Magnitude *= m.number("rope.scaling.yarn_attn_factor", magnitude, 0.001, 1e3)
 	if mix := m.number("rope.scaling.yarn_ext_factor", 1, -1, 1e3); mix != 1 && mix != -1 {
 		m.fail("%s is %v: only 1 is supported", m.key("rope.scaling.yarn_ext_factor"), mix)
 	}

@@ -130,6 +130,11 @@ func TestConfigVariants(t *testing.T) {
 			s := c.Rope.Scaling
 			return s.Kind == YarnScaling && s.Factor == 4 && s.OriginalContext == 64 && math.Abs(s.Magnitude-1.1386294) < 1e-6
 		}, ""},
+		{"yarn with its own magnitude", "olmo3", func(x *fixture) {
+			x.set("rope.scaling.type", "yarn").set("rope.scaling.factor", float32(8)).set("rope.scaling.yarn_attn_factor", float32(1.25))
+		}, func(c *Config) bool { return c.Rope.Scaling.Magnitude == 1.25 && c.Rope.Scaling.FullOnly }, ""},
+		{"magnitude without scaling", "llama", func(x *fixture) { x.set("rope.scaling.attn_factor", float32(1.5)) },
+			func(c *Config) bool { return c.Rope.Scaling.Kind == NoScaling && c.Rope.Scaling.Magnitude == 1.5 }, ""},
 		{"longrope", "llama", func(x *fixture) { x.set("rope.scaling.type", "longrope") }, nil, `RoPE scaling of the kind "longrope" is not supported`},
 		{"scaling of another kind", "llama", func(x *fixture) { x.set("rope.scaling.type", true) }, nil, "llama.rope.scaling.type must be a string, but is bool"},
 		{"granite without RoPE", "granite", func(x *fixture) { x.set("rope.scaling.finetuned", false) }, func(c *Config) bool { return !c.Turns(0) && !c.Turns(3) }, ""},
