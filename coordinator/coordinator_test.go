@@ -132,7 +132,7 @@ func TestLife(t *testing.T) {
 		if s.State != StateReady || s.Plan != before {
 			t.Errorf("afterwards: %+v", s)
 		}
-		if n := c.link("b").loads; n != 1 {
+		if n := c.link("b").loads; n != 1+2 { // and one trial a link
 			t.Errorf("the block was loaded %d times", n)
 		}
 	})
@@ -148,6 +148,18 @@ func TestLife(t *testing.T) {
 		c.join("d")
 		if s := c.settled(); s.State != StateReady {
 			t.Errorf("with a fit one in its place: %+v", s)
+		}
+	})
+	inTime(t, "a shard with another model that joins disturbs nobody", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.unfit["d"] = fmt.Errorf("%w: it is older", pipeline.ErrModel)
+		c.join("a", "b")
+		before := c.settled().Plan
+		c.join("c", "d")
+		s := c.settled()
+		if s.Plan != before || s.State != StateReady || s.Shards[3].State != "unfit" {
+			t.Errorf("with an unfit shard: %+v", s)
 		}
 	})
 	inTime(t, "too little memory says how much is missing", func(t *testing.T) {

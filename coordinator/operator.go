@@ -133,7 +133,8 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 			defer close(up)
 			select {
 			case <-m.link.Ready():
-				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m) })
+				err := o.c.try(ctx, m.link)
+				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m, err) })
 			case <-m.link.Done():
 			}
 		}()
@@ -147,8 +148,26 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 	})
 }
 
-// greet notes that a link is up.
-func (o *operator) greet(m *member) {
+// try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
+// must not be noticed only when a plan that works has made way for one with it.
+func (c *Coordinator) try(ctx context.Context, h pipeline.Hop) error {
+	l := c.cfg.Load
+	l.Plan = pass.PlanID{Leader: c.cfg.Name}
+	if err := h.Load(ctx, l, func(pass.LoadProgress) {}); err != nil {
+		return err
+	}
+	return h.Unload(ctx, l.Plan)
+}
+
+// greet notes that a link is up, and whether its shard can be used.
+func (o *operator) greet(m *member, err error) {
+	switch {
+	case o.links[m.Name] != m || errors.Is(err, pipeline.ErrBroken):
+		return // hangUp sees to it
+	case err != nil:
+		o.reject(m, err)
+		return
+	}
 	m.ready = true
 	if o.started && o.current == nil && o.whole() {
 		o.settle.Reset(0) // it was the one that planning waited for
