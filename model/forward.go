@@ -44,7 +44,8 @@ func (b *Block) Embed(x []float32, ids []token.ID) error {
 }
 
 // Forward runs the entries' rows through the block's layers, in place: x is (rows of all entries in order, hidden). It
-// checks everything first and fails with kvcache.ErrFull, or with what is wrong, before it has changed x.
+// checks everything first and fails with kvcache.ErrFull, or with what is wrong, before it has changed x; the caches of
+// entries before the one at fault may be truncated to their First by then. A sequence is in a batch once.
 func (b *Block) Forward(x []float32, entries []Entry) error {
 	if err := b.admit(x, entries); err != nil {
 		return fmt.Errorf("forward: %w", err)
