@@ -15,7 +15,7 @@ type bpe struct {
 	bytes   [256]token.ID         // the token of each byte; none if the vocabulary has none
 	merges  map[[2]token.ID]union // by left and right
 	whole   map[string]token.ID   // words that are tokens as they stand, where the model ignores merges for them
-	missing []token.ID            // what stands for a byte without a token
+	broken  []token.ID            // what stands for a byte without a token that is not UTF-8: U+FFFD, if that has tokens
 	scratch *sync.Pool            // of *bpeScratch
 }
 
@@ -75,7 +75,7 @@ func newBPE(v *vocabulary, rule *splitter, merges []string, ignoreMerges bool) (
 		byteOf[r] = byte(c)
 		b.bytes[c] = v.text(string(r))
 	}
-	b.missing = missingBytes(v, &b.bytes)
+	b.broken = replacement(&b.bytes)
 	for i, merge := range merges {
 		// A space inside the byte alphabet is another character, so that the only one is the separator. It is looked for
 		// from the second byte on because some vocabularies hold a literal space.
@@ -112,12 +112,8 @@ func newBPE(v *vocabulary, rule *splitter, merges []string, ignoreMerges bool) (
 	return b, nil
 }
 
-// missingBytes finds what stands for bytes without a token, which in most vocabularies are those that UTF-8 never uses:
-// the unknown token, else the replacement character. Without either they are lost, as in every engine that runs such a model.
-func missingBytes(v *vocabulary, bytes *[256]token.ID) []token.ID {
-	if v.unknown != none {
-		return []token.ID{v.unknown}
-	}
+// replacement gives the tokens of the replacement character, or none if any is missing.
+func replacement(bytes *[256]token.ID) []token.ID {
 	var ids []token.ID
 	for _, c := range []byte(string(utf8.RuneError)) {
 		if bytes[c] == none {
@@ -157,8 +153,11 @@ func (b *bpe) encodeWord(m *merger, ids []token.ID, word string) []token.ID {
 			m.add(i, i+1, id)
 			continue
 		}
-		for _, id := range b.missing {
-			m.add(i, i+1, id)
+		// Most vocabularies lack only bytes that UTF-8 never uses. Any other is lost, as in every engine: U+0016 in SmolLM2's.
+		if !utf8.ValidString(word) {
+			for _, id := range b.broken {
+				m.add(i, i+1, id)
+			}
 		}
 	}
 	m.run(b)

@@ -31,7 +31,12 @@ func FuzzRoundTrip(f *testing.F) {
 				raw = append(raw, tok.Piece(id)...)
 			}
 			want := text
-			if tok != smol {
+			if tok == smol {
+				// It has no tokens for some control characters and for bytes that UTF-8 hardly or never uses.
+				if lacks(smol, text) {
+					continue
+				}
+			} else {
 				want = strings.ReplaceAll(text, space, " ")
 			}
 			if tok == plain {
@@ -41,8 +46,7 @@ func FuzzRoundTrip(f *testing.F) {
 				}
 				raw = raw[1:]
 			}
-			// SmolLM2 has no tokens for bytes that UTF-8 never uses.
-			if string(raw) != want && (tok != smol || utf8.ValidString(text)) {
+			if string(raw) != want {
 				t.Fatalf("pieces of %q make %q", text, raw)
 			}
 			if utf8.ValidString(text) {
@@ -55,6 +59,16 @@ func FuzzRoundTrip(f *testing.F) {
 			checkDecoder(t, tok, special, false)
 		}
 	})
+}
+
+// lacks says whether a byte of text has no token.
+func lacks(tok *Tokenizer, text string) bool {
+	for i := range len(text) {
+		if tok.encoder.(*bpe).bytes[text[i]] == none {
+			return true
+		}
+	}
+	return false
 }
 
 // FuzzDecode: any ids decode, to the same text at once and one by one.

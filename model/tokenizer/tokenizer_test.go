@@ -134,16 +134,16 @@ func TestMissingBytes(t *testing.T) {
 	tokens := slices.Clone(tinyBPE()[2].Value.([]string))
 	tokens['z'] = "zz"
 	metadata := with(tinyBPE(), gguf.KeyValue{Key: keyTokens, Value: tokens})
-	if got := tiny(t, metadata).Encode("azb", Options{}); !slices.Equal(got, []token.ID{'a', 0xef, 0xbf, 0xbd, 'b'}) {
-		t.Errorf("without an unknown token: %v", got)
+	if got := tiny(t, metadata).Encode("azb", Options{}); !slices.Equal(got, []token.ID{'a', 'b'}) {
+		t.Errorf("a letter: %v", got)
 	}
-	metadata = with(metadata, gguf.KeyValue{Key: keyUnknown, Value: uint32(290)})
-	if got := tiny(t, metadata).Encode("azb", Options{}); !slices.Equal(got, []token.ID{'a', 290, 'b'}) {
-		t.Errorf("with an unknown token: %v", got)
+	tokens['z'], tokens[0xff] = "z", "zz"
+	if got := tiny(t, metadata).Encode("a\xffb", Options{}); !slices.Equal(got, []token.ID{'a', 0xef, 0xbf, 0xbd, 'b'}) {
+		t.Errorf("a byte that is not UTF-8: %v", got)
 	}
-	metadata = with(metadata, gguf.KeyValue{Key: keyUnknown, Value: uint32(301)})
-	if got := tiny(t, metadata).Encode("z", Options{}); slices.Contains(got, 301) {
-		t.Errorf("with an unknown token that ends generations: %v", got)
+	tokens[0xbf] = "yy"
+	if got := tiny(t, metadata).Encode("a\xffb", Options{}); !slices.Equal(got, []token.ID{'a', 'b'}) {
+		t.Errorf("without a replacement character: %v", got)
 	}
 
 	tokens = slices.Clone(tinySPM()[1].Value.([]string))
@@ -152,6 +152,10 @@ func TestMissingBytes(t *testing.T) {
 	metadata = with(tinySPM(), gguf.KeyValue{Key: keyTokens, Value: tokens}, gguf.KeyValue{Key: keyTypes, Value: types})
 	if got := tiny(t, metadata).Encode("h\u00e8", Options{}); !slices.Equal(got, []token.ID{273, 0}) {
 		t.Errorf("sentencepiece: %v", got)
+	}
+	metadata = with(metadata, gguf.KeyValue{Key: keyUnknown, Value: uint32(2)})
+	if got := tiny(t, metadata).Encode("\u00e8", Options{}); slices.Contains(got, 2) {
+		t.Errorf("an unknown token that ends generations: %v", got)
 	}
 }
 

@@ -14,9 +14,11 @@ const (
 	maxWork   = 1 << 26  // values looked at by assignments, and items made by functions
 	maxOutput = 32 << 20 // bytes
 	maxValue  = 16 << 20 // bytes of one value
+	maxItems  = 1 << 20  // of one list
 	maxDepth  = 100      // lists and dictionaries within each other
 	maxNested = 1 << 20  // depths of all that was put into lists and dictionaries
 	maxTime   = 10 * time.Second
+	maxProbe  = time.Second // for the renderings that Compile makes
 )
 
 // budget is what one rendering has used.
@@ -25,7 +27,7 @@ type budget struct {
 	deadline                           time.Time
 }
 
-func newBudget() *budget { return &budget{deadline: time.Now().Add(maxTime)} }
+func newBudget(patience time.Duration) *budget { return &budget{deadline: time.Now().Add(patience)} }
 
 // step is taken at every turn of a loop and call of a macro: only there can a template go on for ever.
 func (b *budget) step() error {
@@ -33,8 +35,13 @@ func (b *budget) step() error {
 	if b.steps > maxSteps {
 		return fmt.Errorf("the template takes more than %d steps", maxSteps)
 	}
-	if b.steps%64 == 0 && time.Now().After(b.deadline) {
-		return fmt.Errorf("the template takes more than %v", maxTime)
+	return nil
+}
+
+// time is looked at whenever the template calls a function.
+func (b *budget) time() error {
+	if time.Now().After(b.deadline) {
+		return fmt.Errorf("the template takes too long")
 	}
 	return nil
 }
@@ -61,6 +68,9 @@ func (b *budget) write(bytes int) error {
 
 // do counts items that a function makes or looks at.
 func (b *budget) do(items int) error {
+	if items > maxItems || items < 0 {
+		return fmt.Errorf("the template makes a list of more than %d items", maxItems)
+	}
 	b.work += items
 	if b.work > maxWork {
 		return fmt.Errorf("the template handles more than %d values", maxWork)

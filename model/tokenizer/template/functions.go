@@ -2,6 +2,7 @@ package template
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -95,6 +96,9 @@ func textList(texts []string) jinja.Value {
 func (t *Template) provide(data map[string]jinja.Value, b *budget) {
 	set := func(name string, f func(c call) (jinja.Value, error)) {
 		data[name] = jinja.NewCallable(name, func(args []jinja.Value, kwargs map[string]jinja.Value) (jinja.Value, error) {
+			if err := b.time(); err != nil {
+				return jinja.None(), err
+			}
 			return f(call{args, kwargs, b})
 		})
 	}
@@ -131,6 +135,8 @@ func (t *Template) provide(data map[string]jinja.Value, b *budget) {
 		return jinja.NewString(strftime(t.now(), c.text(0, "format"))), nil
 	})
 	set("range", rangeOf)
+	set("namespace", dictionary)
+	set("dict", dictionary)
 	for _, name := range filterNames() {
 		set("daisy_"+name, filterOf(name))
 	}
@@ -139,6 +145,21 @@ func (t *Template) provide(data map[string]jinja.Value, b *budget) {
 	}
 	set("daisy_slice", slice)
 	set("daisy_times", times)
+}
+
+// dictionary makes a dictionary or namespace. The library does not tell in which order the names were written; so they are
+// sorted, to be the same each time.
+func dictionary(c call) (jinja.Value, error) {
+	v := jinja.NewDict()
+	if len(c.args) > 0 && c.args[0].IsDict() {
+		for _, key := range c.args[0].AsDict().Keys {
+			v.AsDict().Set(key, c.args[0].AsDict().Data[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.kwargs)) {
+		v.AsDict().Set(key, c.kwargs[key])
+	}
+	return v, nil
 }
 
 // filterNames are the filters that differ from Python's in the library, or are not bounded there.

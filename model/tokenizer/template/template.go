@@ -44,6 +44,7 @@ type Template struct {
 	wantsParts bool             // content must be a list of parts, never a string
 	arguments  bool             // a tool call's arguments must be an object, never a string of JSON
 	now        func() time.Time // for strftime_now
+	patience   time.Duration    // for one rendering
 }
 
 // New compiles the template of a model file, or gives ErrNone. It keeps nothing of the file.
@@ -89,20 +90,24 @@ func compile(source, bos, eos string, now func() time.Time) (*Template, error) {
 		return nil, err
 	}
 	t.arguments = argumentsAsObject.MatchString(source)
-	t.wantsParts = t.probe()
+	t.patience = maxProbe
+	t.probe()
+	t.patience = maxTime
 	return t, nil
 }
 
 var argumentsAsObject = regexp.MustCompile(`arguments['"]?\]?\s*(\|\s*(tojson|items)|\.items\()`)
 
 // probe finds out whether the template shows the text of a message only if it is given in parts.
-func (t *Template) probe() bool {
+func (t *Template) probe() {
 	const needle = "d41sy"
-	shows := func(content string) bool {
-		text, err := t.render(json.RawMessage(`[{"role":"user","content":`+content+`}]`), nil, true, nil)
-		return err == nil && strings.Contains(text, needle)
+	for _, t.wantsParts = range []bool{false, true} {
+		text, err := t.render(json.RawMessage(`[{"role":"user","content":"`+needle+`"}]`), nil, true, nil)
+		if err == nil && strings.Contains(text, needle) {
+			return
+		}
 	}
-	return !shows(`"`+needle+`"`) && shows(`[{"type":"text","text":"`+needle+`"}]`)
+	t.wantsParts = false
 }
 
 // Render writes the conversation out. messages is a list of objects, as in OpenAI's API; tools a list of tools, or nothing;
@@ -120,7 +125,7 @@ func (t *Template) Render(messages, tools json.RawMessage, addGenerationPrompt b
 }
 
 func (t *Template) render(messages, tools json.RawMessage, addGenerationPrompt bool, extra map[string]json.RawMessage) (text string, err error) {
-	b := newBudget()
+	b := newBudget(t.patience)
 	data := make(map[string]jinja.Value, 64)
 	for name, raw := range extra {
 		if data[name], err = decode(raw); err != nil {
