@@ -262,7 +262,7 @@ func everyLayer(cfg *Config) (cuts []LayerIndex) {
 // TestGoldenHidden follows a prompt through the model, layer by layer.
 func TestGoldenHidden(t *testing.T) {
 	forEachGolden(t, func(t *testing.T, g *golden) {
-		c := newChain(t, g.file, everyLayer(g.cfg), kvcache.F32, Options{})
+		c := newChain(t, g.file, everyLayer(g.cfg), kvcache.F32, Options{Threads: 1})
 		s, prompt, hidden := c.sequence(), g.Prompts["short"].TokenIDs, g.cfg.Hidden
 		x := make([]float32, len(prompt)*hidden)
 		if err := c.blocks[0].Embed(x, prompt); err != nil {
@@ -294,7 +294,7 @@ func TestGoldenHidden(t *testing.T) {
 func TestGoldenGreedy(t *testing.T) {
 	forEachGolden(t, func(t *testing.T, g *golden) {
 		for _, cache := range []kvcache.Type{kvcache.F32, kvcache.F16} {
-			c := newChain(t, g.file, nil, cache, Options{})
+			c := newChain(t, g.file, nil, cache, Options{Threads: 1})
 			for _, name := range []string{"short", "long"} {
 				prompt := g.Prompts[name]
 				ids, logits := c.greedy(t, prompt.TokenIDs, 0, len(prompt.GreedyIDs))

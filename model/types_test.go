@@ -43,11 +43,11 @@ func TestTensorTypes(t *testing.T) {
 				if arch == "qwen2" || name == "mixed" {
 					checkOneAnswer(t, g, kvcache.F16, prompt)
 				}
-				got := newChain(t, g.file, nil, kvcache.F32, Options{})
+				got := newChain(t, g.file, nil, kvcache.F32, Options{Threads: 1})
 				for i := range x.tensors {
 					x.tensors[i] = plain(t, x.tensors[i])
 				}
-				want := newChain(t, x.parse(t), nil, kvcache.F32, Options{})
+				want := newChain(t, x.parse(t), nil, kvcache.F32, Options{Threads: 1})
 				a := got.logits(t, got.forward(t, part{got.sequence(), 0, prompt}))
 				b := want.logits(t, want.forward(t, part{want.sequence(), 0, prompt}))
 				deviation, size := 0.0, 0.0
