@@ -134,7 +134,7 @@ func TestHostileTemplatesEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			tpl.patience = 2 * time.Second
+			tpl.patience = time.Second
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			got, err := tpl.Render(json.RawMessage(conversation), nil, true, nil)
