@@ -64,10 +64,8 @@ func TestTeamSleepsAndWakes(t *testing.T) {
 		}
 		team.Do(func(int) { ran.Add(1) })
 	}
-	for _, w := range team.workers {
-		for !w.parked.Load() {
-			runtime.Gosched()
-		}
+	for team.calls.sleepers.Load() != 2 {
+		runtime.Gosched()
 	}
 	team.Do(func(int) { ran.Add(1) })
 	if got := ran.Load(); got != 3*61 {
