@@ -40,7 +40,7 @@ func (g *Gateway) conversation(o *object) prompt {
 		o.fail(invalid("messages", "invalid_value", "The model's chat template does not take this conversation: %v", err))
 		return prompt{}
 	}
-	p := prompt{text: text, ids: g.encode(text, addSpecial)}
+	p := prompt{text: text, ids: g.begin(g.encode(text, addSpecial))}
 	g.checkLength(o, "messages", p.ids)
 	return p
 }

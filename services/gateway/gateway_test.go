@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // byteTokenizer has a token for each byte, then control tokens.
-type byteTokenizer struct{}
+type byteTokenizer struct{ begins bool }
 
 const (
 	bos token.ID = 256 + iota
@@ -75,6 +75,8 @@ func (t byteTokenizer) Piece(id token.ID) []byte {
 
 func (byteTokenizer) IsControl(id token.ID) bool { return id >= bos }
 func (byteTokenizer) Size() int                  { return byteVocabulary }
+func (t byteTokenizer) AddsBOS() bool            { return t.begins }
+func (byteTokenizer) BOS() (token.ID, bool)      { return bos, true }
 
 // scripted is an Engine that does as it is told and remembers what it was asked.
 type scripted struct {

@@ -14,6 +14,8 @@ type Tokenizer interface {
 	Decode(ids []token.ID, special bool) string
 	Piece(id token.ID) []byte
 	IsControl(id token.ID) bool
+	AddsBOS() bool
+	BOS() (id token.ID, ok bool)
 	Size() int
 }
 
@@ -25,6 +27,16 @@ type Template interface {
 // encode gives the ids of a prompt. Control tokens may be written out in it: clients render templates of their own.
 func (g *Gateway) encode(text string, addSpecial bool) []token.ID {
 	return g.cfg.Tokenizer.Encode(text, tokenizer.Options{AddSpecial: addSpecial, ParseSpecial: true})
+}
+
+// begin puts the token before a rendered conversation with which the model wants every sequence to begin. Many templates
+// leave that to the tokenizer, others write it themselves.
+func (g *Gateway) begin(ids []token.ID) []token.ID {
+	bos, ok := g.cfg.Tokenizer.BOS()
+	if !ok || !g.cfg.Tokenizer.AddsBOS() || len(ids) > 0 && ids[0] == bos {
+		return ids
+	}
+	return append([]token.ID{bos}, ids...)
 }
 
 // showsTools finds out whether a template tells the model of the tools it is given. Most just leave them out.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/daisy-llm/daisy/model/token"
 	"github.com/daisy-llm/daisy/model/tokenizer/template"
 )
 
@@ -115,5 +116,31 @@ func TestRealTemplate(t *testing.T) {
 	}
 	if got := (byteTokenizer{}).Decode(engine.asked()[0].Prompt, true); got != "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// Whether a template writes the token that begins a sequence or leaves it to the tokenizer, a model that wants one gets one.
+func TestConversationsBeginOnce(t *testing.T) {
+	for _, test := range []struct {
+		begins bool
+		ids    []token.ID
+		want   int
+	}{
+		{true, []token.ID{'h', 'i'}, 1},
+		{true, []token.ID{bos, 'h', 'i'}, 1},
+		{true, nil, 1},
+		{false, []token.ID{'h', 'i'}, 0},
+		{false, []token.ID{bos, 'h', 'i'}, 1},
+	} {
+		g := &Gateway{cfg: Config{Tokenizer: byteTokenizer{begins: test.begins}}}
+		got := 0
+		for _, id := range g.begin(test.ids) {
+			if id == bos {
+				got++
+			}
+		}
+		if got != test.want {
+			t.Errorf("begins %v, rendered %v: %d tokens begin it, want %d", test.begins, test.ids, got, test.want)
+		}
 	}
 }
