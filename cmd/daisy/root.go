@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -49,10 +51,23 @@ func newRootCommand(c *cli) *cobra.Command {
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&c.env.cacheDir, "cache-dir", c.env.cacheDir, "where models are kept (default: daisy in the user's cache folder)")
 	root.AddCommand(
-		newRunCommand(c), newUpCommand(c), newStatusCommand(c), newPlanCommand(c), newPullCommand(c), newModelsCommand(c),
-		newCoordinatorCommand(c), newShardCommand(c), newVersionCommand(c),
+		newRunCommand(c), untilInterrupted(newUpCommand(c)), newStatusCommand(c), newPlanCommand(c), newPullCommand(c), newModelsCommand(c),
+		untilInterrupted(newCoordinatorCommand(c)), untilInterrupted(newShardCommand(c)), newVersionCommand(c),
 	)
 	return root
+}
+
+// untilInterrupted is for commands that serve until a signal ends them: that is no error of theirs.
+func untilInterrupted(cmd *cobra.Command) *cobra.Command {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if errors.Is(context.Cause(cmd.Context()), errInterrupted) && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
+			return nil
+		}
+		return err
+	}
+	return cmd
 }
 
 // openLog makes the logger that the flags ask for.

@@ -65,14 +65,6 @@ func (s *signals) onInterrupt(f func() bool) (restore func()) {
 	}
 }
 
-// untilInterrupted is for commands that serve until a signal ends them: that is no error.
-func untilInterrupted(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errInterrupted) && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
-		return nil
-	}
-	return err
-}
-
 func (s *signals) stop() {
 	signal.Stop(s.received)
 	close(s.received)

@@ -19,14 +19,13 @@ func newUpCommand(c *cli) *cobra.Command {
 Everything ends with this process, however it ends.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := c.withCluster(cmd.Context(), o, func(ctx context.Context, l *localCluster, s coordinator.Status) error {
+			return c.withCluster(cmd.Context(), o, func(ctx context.Context, l *localCluster, s coordinator.Status) error {
 				if _, err := fmt.Fprint(c.out, readyText(dialable(l.address), s)); err != nil {
 					return err
 				}
 				<-ctx.Done()
 				return context.Cause(ctx)
 			})
-			return untilInterrupted(cmd.Context(), err)
 		},
 	}
 	o.bind(cmd, c.env, defaultCoordinator)
