@@ -106,25 +106,26 @@ func packRow(f Format, group []byte, r int, row []byte) {
 	for ; len(row) > 0; row, group = row[block:], group[step:] {
 		switch f {
 		case F32:
-			copy(group[4*r:][:4], row)
+			putU32(group, r, u32At(row, 0))
 		case F16, BF16:
-			copy(group[2*r:][:2], row)
+			putU16(group, r, u16At(row, 0))
 		case Q8_0:
-			copy(group[2*r:][:2], row)
-			for j := range 32 {
-				group[32+j/4*64+4*r+j%4] = row[2+j] ^ 0x80
-			}
+			putU16(group, r, u16At(row, 0))
+			packQuads(group[32:], r, row[2:34], 0x80808080)
 		case Q4_0:
-			copy(group[2*r:][:2], row)
-			for j := range 4 {
-				copy(group[32+64*j+4*r:][:4], row[2+4*j:])
-			}
+			putU16(group, r, u16At(row, 0))
+			packQuads(group[32:], r, row[2:18], 0)
 		case Q4_1:
-			copy(group[2*r:][:2], row)
-			copy(group[32+2*r:][:2], row[2:])
-			for j := range 4 {
-				copy(group[64+64*j+4*r:][:4], row[4+4*j:])
-			}
+			putU16(group, r, u16At(row, 0))
+			putU16(group, Lanes+r, u16At(row, 1))
+			packQuads(group[64:], r, row[4:20], 0)
 		}
+	}
+}
+
+// packQuads spreads the bytes of src, by fours, over lane r of as many vectors; flip is applied to each four.
+func packQuads(dst []byte, r int, src []byte, flip uint32) {
+	for j := range len(src) / 4 {
+		putU32(dst, Lanes*j+r, u32At(src, j)^flip)
 	}
 }
