@@ -26,7 +26,7 @@ type cluster struct {
 var readyLine = regexp.MustCompile(`(?m)^Daisy is ready: http://([^/ ]+)/v1 `)
 
 // up starts a whole cluster and waits until it says that it is ready.
-func up(t *testing.T, shards int, args ...string) *cluster {
+func up(t testing.TB, shards int, args ...string) *cluster {
 	t.Helper()
 	args = append([]string{"up", "--listen", "127.0.0.1:0", "--shards", strconv.Itoa(shards), "--context", "1024"}, args...)
 	c := &cluster{process: start(t, args...)}
@@ -45,7 +45,7 @@ func up(t *testing.T, shards int, args ...string) *cluster {
 }
 
 // end is what Ctrl-C does.
-func (c *cluster) end(t *testing.T) {
+func (c *cluster) end(t testing.TB) {
 	t.Helper()
 	c.signal(t, syscall.SIGINT)
 	if code := c.finish(t); code != 0 {

@@ -69,14 +69,14 @@ type process struct {
 }
 
 // start starts a daisy. When the test ends it is killed, if it is still there; what it left is an error.
-func start(t *testing.T, args ...string) *process {
+func start(t testing.TB, args ...string) *process {
 	t.Helper()
 	p := newProcess(t, args...)
 	p.run(t)
 	return p
 }
 
-func newProcess(t *testing.T, args ...string) *process {
+func newProcess(t testing.TB, args ...string) *process {
 	p := &process{cmd: exec.Command(binary, args...), stdout: &buffer{}, stderr: &buffer{}, done: make(chan struct{})}
 	p.mark = fmt.Sprintf("%d-%d-%s", os.Getpid(), time.Now().UnixNano(), strings.ReplaceAll(t.Name(), "/", "-"))
 	p.cmd.Env = append(os.Environ(), markVariable+"="+p.mark)
@@ -86,7 +86,7 @@ func newProcess(t *testing.T, args ...string) *process {
 	return p
 }
 
-func (p *process) run(t *testing.T) {
+func (p *process) run(t testing.TB) {
 	t.Helper()
 	// If the tests are killed, what they started must go as well. Linux watches the thread that started it.
 	if p.cmd.SysProcAttr == nil {
@@ -120,7 +120,7 @@ func (p *process) run(t *testing.T) {
 func (p *process) String() string { return "daisy " + strings.Join(p.cmd.Args[1:], " ") }
 
 // finish waits until the process has ended by itself, and returns its exit code.
-func (p *process) finish(t *testing.T) int {
+func (p *process) finish(t testing.TB) int {
 	t.Helper()
 	select {
 	case <-p.done:
@@ -139,7 +139,7 @@ func (p *process) finish(t *testing.T) int {
 }
 
 // signal sends the process, and it alone, a signal.
-func (p *process) signal(t *testing.T, s syscall.Signal) {
+func (p *process) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatalf("%s: %v", p, err)
@@ -147,7 +147,7 @@ func (p *process) signal(t *testing.T, s syscall.Signal) {
 }
 
 // checkNothingLeft: what it started is gone when it is, or very soon after.
-func (p *process) checkNothingLeft(t *testing.T) {
+func (p *process) checkNothingLeft(t testing.TB) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -188,7 +188,7 @@ func marked(mark string) (pids []int) {
 }
 
 // daisy runs a command to its end.
-func daisy(t *testing.T, args ...string) (stdout, stderr string, code int) {
+func daisy(t testing.TB, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	p := start(t, args...)
 	code = p.finish(t)
@@ -196,7 +196,7 @@ func daisy(t *testing.T, args ...string) (stdout, stderr string, code int) {
 }
 
 // fails runs a command that must fail, and returns the one line in which it says why.
-func fails(t *testing.T, args ...string) string {
+func fails(t testing.TB, args ...string) string {
 	t.Helper()
 	_, stderr, code := daisy(t, args...)
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
@@ -208,7 +208,7 @@ func fails(t *testing.T, args ...string) string {
 }
 
 // waitFor waits until something holds that must come true soon.
-func waitFor(t *testing.T, what string, holds func() bool) {
+func waitFor(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for !holds() {
