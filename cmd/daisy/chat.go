@@ -42,7 +42,11 @@ func (c *cli) chat(ctx context.Context, api *client, request chatRequest, s coor
 	editor := liner.NewLiner()
 	editor.SetCtrlCAborts(true)
 	editor.SetMultiLineMode(true)
-	defer editor.Close()
+	forget := c.signals.onExit(func() { editor.Close() })
+	defer func() {
+		forget()
+		editor.Close()
+	}()
 	conversation := &chat{c: c, api: api, start: request, request: request, editor: editor}
 	return conversation.loop(ctx)
 }

@@ -12,10 +12,12 @@ import (
 	"github.com/daisy-llm/daisy/coordinator"
 )
 
-// loadingDisplay says what a cluster that starts is doing: a line that changes in a terminal, else one line per change.
+// loadingDisplay says what a cluster that starts is doing: a line that changes in a terminal, else a line every few
+// seconds.
 type loadingDisplay struct {
 	console *console
 	text    atomic.Pointer[string]
+	spoke   time.Time
 	bars    *mpb.Progress
 	bar     *mpb.Bar
 	restore func()
@@ -37,11 +39,9 @@ func showLoading(c *console, text string) *loadingDisplay {
 }
 
 func (d *loadingDisplay) set(text string) {
-	if *d.text.Load() == text {
-		return
-	}
 	d.text.Store(&text)
-	if d.bar == nil {
+	if d.bar == nil && time.Since(d.spoke) >= lineEvery {
+		d.spoke = time.Now()
 		fmt.Fprintf(d.console, "daisy: %s\n", text)
 	}
 }

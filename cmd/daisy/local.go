@@ -212,12 +212,20 @@ func (l *localCluster) startShards(c *cli, o localOptions, model string) error {
 	if err != nil {
 		return err
 	}
+	// Shards must be where the coordinator can be reached from: on loopback, unless it was told to listen beyond.
+	host, _, err := net.SplitHostPort(dialable(l.address))
+	if err != nil {
+		return fmt.Errorf("start shards: %w", err)
+	}
 	for i := range o.Shards {
 		name := shardName(i)
 		args := []string{
-			"shard", "--join", dialable(l.address), "--listen", "127.0.0.1:0", "--model", model, "--name", name,
+			"shard", "--join", dialable(l.address), "--listen", net.JoinHostPort(host, "0"), "--model", model, "--name", name,
 			"--threads", strconv.Itoa(o.threadsOfShard()), "--memory", strconv.FormatInt(memory, 10), "--parent-pipe",
 			"--log-level", c.logLevel, "--log-format", c.logFormat,
+		}
+		if o.Insecure {
+			args = append(args, "--insecure")
 		}
 		if o.Kernels != "" {
 			args = append(args, "--kernels", o.Kernels)

@@ -37,6 +37,7 @@ func (p *progress) set(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case done <= 0 && total <= 0:
 	case p.console.tty && time.Since(p.started) >= barAfter:
 		p.drawLocked(done, total)
 	case !p.console.tty && time.Since(p.spoke) >= lineEvery:

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/daisy-llm/daisy/coordinator"
+	"github.com/daisy-llm/daisy/model/sample"
 )
 
 const maxPromptBytes = 16 << 20 // of standard input
@@ -49,7 +50,10 @@ The answer goes to standard output, everything else to standard error.`,
   echo "What is a daisy?" | daisy run --shards 2
   daisy run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			prompt, err := c.prompt(args)
+			if err := o.validateSampling(); err != nil {
+				return err
+			}
+			prompt, err := c.prompt(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -101,8 +105,20 @@ func (o *runOptions) sampling(cmd *cobra.Command) samplingOptions {
 	return s
 }
 
+// validateSampling refuses what the server would refuse, before there is one.
+func (o *runOptions) validateSampling() error {
+	p := sample.Params{Temperature: float32(o.temperature), TopK: o.topK, TopP: float32(o.topP), MinP: float32(o.minP)}
+	if err := p.Validate(0); err != nil {
+		return err
+	}
+	if o.maxTokens < 0 {
+		return fmt.Errorf("--max-tokens %d: use 1 or more", o.maxTokens)
+	}
+	return nil
+}
+
 // prompt is the arguments, else what is piped in; "" asks for a chat.
-func (c *cli) prompt(args []string) (string, error) {
+func (c *cli) prompt(ctx context.Context, args []string) (string, error) {
 	prompt := strings.Join(args, " ")
 	if len(args) == 0 {
 		if isTerminal(c.in) {
@@ -111,14 +127,10 @@ func (c *cli) prompt(args []string) (string, error) {
 			}
 			return "", nil
 		}
-		raw, err := io.ReadAll(io.LimitReader(c.in, maxPromptBytes+1))
-		if err != nil {
-			return "", fmt.Errorf("read the prompt: %w", err)
+		var err error
+		if prompt, err = readPiped(ctx, c.in); err != nil {
+			return "", err
 		}
-		if len(raw) > maxPromptBytes {
-			return "", fmt.Errorf("the prompt is longer than %s", formatSize(maxPromptBytes))
-		}
-		prompt = string(bytes.TrimRight(raw, "\r\n"))
 	}
 	if strings.TrimSpace(prompt) == "" {
 		return "", errors.New("the prompt is empty")
@@ -127,6 +139,31 @@ func (c *cli) prompt(args []string) (string, error) {
 		return "", errors.New("the prompt is not valid UTF-8")
 	}
 	return prompt, nil
+}
+
+// readPiped reads a prompt to its end, unless ctx ends before.
+func readPiped(ctx context.Context, from io.Reader) (string, error) {
+	type result struct {
+		raw []byte
+		err error
+	}
+	read := make(chan result, 1)
+	go func() {
+		raw, err := io.ReadAll(io.LimitReader(from, maxPromptBytes+1))
+		read <- result{raw, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case r := <-read:
+		if r.err != nil {
+			return "", fmt.Errorf("read the prompt: %w", r.err)
+		}
+		if len(r.raw) > maxPromptBytes {
+			return "", fmt.Errorf("the prompt is longer than %s", formatSize(maxPromptBytes))
+		}
+		return string(bytes.TrimRight(r.raw, "\r\n")), nil
+	}
 }
 
 // answer streams one answer and sums it up.

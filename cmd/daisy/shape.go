@@ -7,6 +7,7 @@ import (
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/gguf"
 	"github.com/daisy-llm/daisy/model/kvcache"
+	"github.com/daisy-llm/daisy/shard"
 )
 
 const (
@@ -17,12 +18,6 @@ const (
 	maxParallel     = 4096
 
 	contextUsage = "positions a sequence may have (default: what the model was made for, at most 4096)"
-)
-
-// What a shard computes at once; longer passes are cut.
-const (
-	rowsAtOnce     = 128 // positions
-	headRowsAtOnce = 16  // positions whose logits are computed
 )
 
 // shapeOptions are the flags that a model's memory depends on.
@@ -73,7 +68,7 @@ func planShape(name string, cfg *model.Config, sizes *model.Sizes, o shapeOption
 		Embedding: sizes.Embedding,
 		Head:      sizes.Head,
 		Norm:      sizes.Norm,
-		Scratch:   sizes.Scratch(rowsAtOnce, max(1, o.Threads)) + headRowsAtOnce*int64(cfg.Vocab)*4,
+		Scratch:   sizes.Scratch(shard.MaxRows, max(1, o.Threads)) + shard.MaxHeadRows*int64(cfg.Vocab)*4,
 		Loading:   sizes.Loading,
 		Context:   context,
 		Parallel:  o.Parallel,

@@ -18,8 +18,9 @@ type signals struct {
 	received chan os.Signal
 	end      context.CancelCauseFunc
 
-	mu     sync.Mutex
-	divert func() bool // what Ctrl-C does instead, if it returns true
+	mu      sync.Mutex
+	divert  func() bool // what Ctrl-C does instead, if it returns true
+	restore func()      // leaves the terminal as it was found
 }
 
 // watchSignals returns a context that the first signal ends, with errInterrupted as its cause.
@@ -38,6 +39,7 @@ func (s *signals) loop() {
 			continue
 		}
 		if ending {
+			s.restoreTerminal()
 			os.Exit(exitInterrupted)
 		}
 		ending = true
@@ -62,6 +64,26 @@ func (s *signals) onInterrupt(f func() bool) (restore func()) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.divert = before
+	}
+}
+
+// onExit has f called when a signal makes the process exit at once, until forget is called.
+func (s *signals) onExit(f func()) (forget func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restore = f
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.restore = nil
+	}
+}
+
+func (s *signals) restoreTerminal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restore != nil {
+		s.restore()
 	}
 }
 
