@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 	"syscall"
@@ -71,20 +70,47 @@ func checkShardPIDs(t *testing.T, c *cluster) {
 	}
 }
 
-// A shard that dies is reported; the coordinator stays up and says what it waits for, and nothing ends as a success.
-func TestUpGoesOnWithoutAShard(t *testing.T) {
-	c := up(t, 2)
+// A shard that dies is reported, and those that are left take over. What it was busy with either ends as an error or goes
+// on as if nothing had happened: never in a false success.
+func TestShardIsLost(t *testing.T) {
+	c := up(t, 3)
+	request := func() map[string]any {
+		return map[string]any{"prompt": "1, 2, 3,", "temperature": 0, "max_tokens": 700, "ignore_eos": true}
+	}
+	want, err := c.complete(request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		got answer
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		got, err := c.complete(request())
+		ended <- result{got, err}
+	}()
+	waitFor(t, "a generation", func() bool { return c.status(t).Active == 1 })
 	victim := c.status(t).Shards[1]
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	if r := <-ended; r.err == nil && !slices.Equal(r.got.IDs, want.IDs) {
+		t.Errorf("a success, but not the answer: %+v, want %+v", r.got, want)
+	}
 	waitFor(t, "the loss to be logged", func() bool {
 		return strings.Contains(c.stderr.String(), "a shard ended") && strings.Contains(c.stderr.String(), victim.Name)
 	})
-	if res, err := http.Get("http://" + c.address + "/healthz"); err != nil || res.StatusCode != http.StatusOK {
-		t.Errorf("/healthz: %v", err)
-	} else {
-		res.Body.Close()
+	var got answer
+	waitFor(t, "the others to take over", func() bool {
+		got, err = c.complete(request())
+		return err == nil
+	})
+	if !slices.Equal(got.IDs, want.IDs) {
+		t.Errorf("with two shards: %+v, want %+v", got, want)
+	}
+	if s := c.status(t); len(s.Shards) != 2 {
+		t.Errorf("shards %+v", s.Shards)
 	}
 	c.end(t)
 }
