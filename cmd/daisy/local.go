@@ -172,16 +172,7 @@ func (o *localOptions) threadsOfShard() int {
 	return max(1, runtime.GOMAXPROCS(0)/o.Shards)
 }
 
-func (o *localOptions) memoryOfShard() (int64, error) {
-	if o.Memory == "" {
-		return max(1, offeredMemory()/int64(o.Shards)), nil
-	}
-	n, err := parseSize(o.Memory)
-	if err != nil {
-		return 0, fmt.Errorf("--memory: %w", err)
-	}
-	return n, nil
-}
+func (o *localOptions) memoryOfShard() (int64, error) { return memoryFor(o.Memory, o.Shards) }
 
 // rehearse finds out whether the model fits on the shards, before there are any.
 func (o *localOptions) rehearse(file catalogue.Local) error {

@@ -98,11 +98,9 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	memory := offeredMemory()
-	if o.Memory != "" {
-		if memory, err = parseSize(o.Memory); err != nil {
-			return fmt.Errorf("--memory: %w", err)
-		}
+	memory, err := memoryFor(o.Memory, 1)
+	if err != nil {
+		return err
 	}
 	name := o.Name
 	if name == "" {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/daisy-llm/daisy/services/cluster"
 )
 
 // parseSize reads a size as people write it: 8GiB, 512 MiB, 1.5Gi; 4G and 4GB are powers of ten.
@@ -36,4 +38,20 @@ func formatSize(n int64) string {
 		return "-" + formatSize(-n)
 	}
 	return humanize.IBytesN(uint64(n), 3)
+}
+
+// memoryFor is what each of so many shards on this machine offers: what a flag says, else their share of what there is.
+func memoryFor(flag string, shards int) (int64, error) {
+	if flag == "" {
+		memory, err := cluster.OfferedMemory(shards)
+		if err != nil {
+			return 0, fmt.Errorf("--memory: %w", err)
+		}
+		return memory, nil
+	}
+	memory, err := parseSize(flag)
+	if err != nil {
+		return 0, fmt.Errorf("--memory: %w", err)
+	}
+	return memory, nil
 }

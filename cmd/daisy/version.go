@@ -26,6 +26,10 @@ func newVersionCommand(c *cli) *cobra.Command {
 			for _, s := range kernel.Sets() {
 				available = append(available, s.Name)
 			}
+			memory := "unknown"
+			if n, err := memoryFor("", 1); err == nil {
+				memory = formatSize(n)
+			}
 			_, err = fmt.Fprintf(c.out, `daisy     %s
 go        %s %s/%s
 protocol  %d
@@ -34,7 +38,7 @@ kernels   %s (available: %s)
 cores     %d
 memory    %s on offer
 `, buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, pass.Protocol, pass.Numerics,
-				set.Name, strings.Join(available, ", "), runtime.GOMAXPROCS(0), formatSize(offeredMemory()))
+				set.Name, strings.Join(available, ", "), runtime.GOMAXPROCS(0), memory)
 			return err
 		},
 	}
