@@ -83,8 +83,8 @@ func (p *Pipeline) MaxPositions() int {
 	return min(int(p.limit/int64(4*p.cfg.Hidden)), pass.MaxCount)
 }
 
-// Run receives results until ctx ends or a hop dies, and returns why. A broken pipeline returns an error that wraps
-// ErrBroken and names the shard.
+// Run receives results until ctx ends or the pipeline breaks, and returns why. A broken pipeline returns an error that
+// wraps ErrBroken and names the shard. Nothing takes results off the last stage once Run has returned.
 func (p *Pipeline) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range p.cfg.Hops {
@@ -103,6 +103,14 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			return fmt.Errorf("results of shard %s: %w: %w", last.Shard(), ErrBroken, err)
 		}
 		return ctx.Err()
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.broken:
+			return p.Err()
+		}
 	})
 	err := g.Wait()
 	if errors.Is(err, ErrBroken) {
@@ -132,28 +140,33 @@ func (p *Pipeline) Err() error {
 	return p.err
 }
 
-// Begin opens an epoch of a sequence at every stage.
+// Begin opens an epoch of a sequence at every stage. It waits for all of them even when ctx ends or one fails: a Begin
+// that is still on its way could overtake, or be overtaken by, the Release that follows.
 func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	begin.Plan = p.cfg.Plan
-	return p.each(ctx, func(ctx context.Context, h Hop, last bool) error {
+	return p.each(func(h Hop, last bool) error {
 		b := begin
 		if !last {
 			b.Tokens = nil
 		}
-		return h.Begin(ctx, b)
+		return h.Begin(context.WithoutCancel(ctx), b)
 	})
 }
 
-// Release frees a sequence's caches at every stage.
+// Release frees a sequence's caches at every stage that can be reached, whatever becomes of the others.
 func (p *Pipeline) Release(ctx context.Context, sequence pass.SequenceID) error {
-	return p.each(ctx, func(ctx context.Context, h Hop, _ bool) error { return h.Release(ctx, sequence) })
+	return p.each(func(h Hop, _ bool) error { return h.Release(ctx, sequence) })
 }
 
-func (p *Pipeline) each(ctx context.Context, do func(context.Context, Hop, bool) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+// each asks every hop at once and waits for all. One that fails ends nothing for the others.
+func (p *Pipeline) each(do func(h Hop, last bool) error) error {
+	var g errgroup.Group
 	for i, h := range p.cfg.Hops {
 		g.Go(func() error {
-			if err := do(ctx, h, i == len(p.cfg.Hops)-1); err != nil {
+			if err := do(h, i == len(p.cfg.Hops)-1); err != nil {
 				return fmt.Errorf("shard %s: %w", h.Shard(), err)
 			}
 			return nil
@@ -185,9 +198,6 @@ func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) 
 	if t.bytes > p.limit {
 		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
 	}
-	if err := p.Err(); err != nil {
-		return nil, err
-	}
 	if err := p.acquire(ctx, t.bytes); err != nil {
 		return nil, err
 	}
@@ -198,9 +208,15 @@ func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) 
 	p.mu.Lock()
 	p.waiting[t.number] = t
 	p.mu.Unlock()
+	if err := p.Err(); err != nil { // the credit may have come from a pass that was lost
+		p.finish(t.number)
+		return nil, err
+	}
 	if err := p.cfg.Hops[0].Send(out); err != nil {
 		p.finish(t.number)
-		return nil, fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[0].Shard(), ErrBroken, err)
+		// Passes sent before may be lost as well, and nobody but those who wait for them would ever notice.
+		p.breakWith(fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[0].Shard(), ErrBroken, err))
+		return nil, p.Err()
 	}
 	return t, nil
 }

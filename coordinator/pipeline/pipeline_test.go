@@ -25,6 +25,9 @@ type scripted struct {
 	done    chan struct{}
 	err     error
 
+	command func(context.Context) error // what Begin and Release do first; nil: nothing
+	refuse  error                       // of Send
+
 	mu    sync.Mutex
 	begun []pass.Begin
 	freed []pass.SequenceID
@@ -46,13 +49,23 @@ func (s *scripted) Load(context.Context, pass.Load, func(pass.LoadProgress)) err
 	return nil
 }
 func (s *scripted) Unload(context.Context, pass.PlanID) error { return nil }
-func (s *scripted) Begin(_ context.Context, b pass.Begin) error {
+func (s *scripted) Begin(ctx context.Context, b pass.Begin) error {
+	if s.command != nil {
+		if err := s.command(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = append(s.begun, b)
 	return nil
 }
-func (s *scripted) Release(_ context.Context, id pass.SequenceID) error {
+func (s *scripted) Release(ctx context.Context, id pass.SequenceID) error {
+	if s.command != nil {
+		if err := s.command(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freed = append(s.freed, id)
@@ -66,6 +79,9 @@ func (s *scripted) Done() <-chan struct{} { return s.done }
 func (s *scripted) Err() error            { return s.err }
 
 func (s *scripted) Send(p *pass.Pass) error {
+	if s.refuse != nil {
+		return s.refuse
+	}
 	select {
 	case <-s.done:
 		return s.err
@@ -266,6 +282,79 @@ func TestBeginAndReleaseReachEveryStage(t *testing.T) {
 			t.Errorf("stage %d was given %d tokens; only the last one needs them", i, len(h.begun[0].Tokens))
 		}
 	}
+}
+
+// TestOneStageThatFailsSparesTheOthers: a sequence is begun at, and released from, every stage that can be reached, however
+// fast another one fails, and Begin returns only when none is on its way any more.
+func TestOneStageThatFailsSparesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hops := chain(pass.Grant{Passes: 1, Bytes: 1 << 10}, "a", "b")
+		dead := errors.New("killed")
+		hops[0].command = func(context.Context) error { return dead }
+		hops[1].command = func(ctx context.Context) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		p := build(t, hops)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := p.Begin(ctx, pass.Begin{Sequence: 3, Epoch: 1}); !errors.Is(err, dead) {
+			t.Errorf("Begin ended with %v", err)
+		}
+		if err := p.Release(t.Context(), 3); !errors.Is(err, dead) {
+			t.Errorf("Release ended with %v", err)
+		}
+		if len(hops[1].begun) != 1 || len(hops[1].freed) != 1 {
+			t.Errorf("the stage that lives began %v and released %v", hops[1].begun, hops[1].freed)
+		}
+	})
+}
+
+// TestAPassThatCannotBeSentBreaksThePipeline: what was sent before it over the same stream may be lost as well.
+func TestAPassThatCannotBeSentBreaksThePipeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hops := chain(pass.Grant{Passes: 2, Bytes: 1 << 10}, "a")
+		hops[0].release = make(chan struct{})
+		p := build(t, hops)
+		stop := running(p)
+		ticket, err := p.Send(t.Context(), Trace{}, entry(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hops[0].refuse = errors.New("the stream is gone")
+		if _, err := p.Send(t.Context(), Trace{}, entry(2)); !errors.Is(err, ErrBroken) {
+			t.Errorf("sending ended with %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := ticket.Wait(ctx); !errors.Is(err, ErrBroken) {
+			t.Errorf("the pass before it ended with %v", err)
+		}
+		stop()
+	})
+}
+
+// TestAReplacedPipelineTakesNoResults: they are its successor's, who may have the same last stage.
+func TestAReplacedPipelineTakesNoResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := build(t, chain(pass.Grant{Passes: 1, Bytes: 1 << 10}, "a", "b"))
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(t.Context()) }()
+		synctest.Wait()
+		p.Break(errors.New("a new plan replaces it"))
+		select {
+		case err := <-ended:
+			if !errors.Is(err, ErrBroken) {
+				t.Errorf("Run ended with %v", err)
+			}
+		case <-time.After(time.Hour):
+			t.Error("Run goes on")
+		}
+	})
 }
 
 func TestTooLargeAPassIsRefused(t *testing.T) {
