@@ -94,7 +94,7 @@ func TestForwardRefuses(t *testing.T) {
 
 // TestSizes compares what is measured with what is loaded.
 func TestSizes(t *testing.T) {
-	for _, name := range []string{"qwen2", "llama", "olmo3"} {
+	for _, name := range []string{"qwen2", "llama", "olmo3", "gemma2"} {
 		g := openGolden(t, name)
 		x := fixtureOf(t, g).convertAll(t, mixed)
 		g.file = x.parse(t)

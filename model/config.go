@@ -47,12 +47,32 @@ type Config struct {
 	ResidualScale  float32 // multiplies what a layer adds to the stream
 	AttentionScale float32 // multiplies the scores
 	LogitDivisor   float32 // divides the logits
+	AttentionCap   float32 // bounds the scores, softly; 0: nothing does
+	LogitCap       float32 // bounds the logits, softly; 0: nothing does
 
-	PostNorms bool   // norms follow attention and feed-forward instead of preceding them
-	QKNorm    QKNorm // norms on queries and keys
-	Biases    Biases // which biases must be there
-	TiedHead  bool   // the head is the token embedding
+	Norms      Norms      // of the stream
+	QKNorm     QKNorm     // norms on queries and keys
+	Activation Activation // of the feed-forward's gate
+	Biases     Biases     // which biases must be there
+	TiedHead   bool       // the head is the token embedding
 }
+
+// Norms are where a layer norms, around attention and around the feed-forward.
+type Norms uint8
+
+const (
+	NormsBefore Norms = iota // their input
+	NormsAfter               // their output, before it is added
+	NormsAround              // both
+)
+
+// Activation is what a gate passes through before it multiplies.
+type Activation uint8
+
+const (
+	SiLU Activation = iota
+	GELU            // in its tanh form
+)
 
 // QKNorm is what an RMS norm of queries and keys, before RoPE, runs over.
 type QKNorm uint8
@@ -161,8 +181,18 @@ func (c *Config) readArchitecture(m *metadata) error {
 			c.Rope.Skip = 1
 		}
 	case "olmo2":
-		c.PostNorms = true
+		c.Norms = NormsAfter
 		c.QKNorm = AcrossHeads
+		c.Rope.Scaling.FullOnly = true
+	case "gemma2":
+		c.readGemma(m)
+		c.AttentionCap = float32(m.number("attn_logit_softcapping", 50, 0, 1e6))
+		c.LogitCap = float32(m.number("final_logit_softcapping", 30, 0, 1e6))
+	case "gemma3":
+		c.readGemma(m)
+		c.AttentionCap = float32(m.number("attn_logit_softcapping", 0, 0, 1e6))
+		c.LogitCap = float32(m.number("final_logit_softcapping", 0, 0, 1e6))
+		c.QKNorm = PerHead
 		c.Rope.Scaling.FullOnly = true
 	default:
 		return fmt.Errorf("the architecture %.100q is not supported: Daisy runs %s", m.arch, strings.Join(Architectures(), ", "))
@@ -178,7 +208,14 @@ func (c *Config) readArchitecture(m *metadata) error {
 
 // Architectures lists those that ReadConfig knows.
 func Architectures() []string {
-	return []string{"granite", "llama", "olmo2", "qwen2", "qwen3", "smollm3"}
+	return []string{"gemma2", "gemma3", "granite", "llama", "olmo2", "qwen2", "qwen3", "smollm3"}
+}
+
+// readGemma sets what the Gemmas share.
+func (c *Config) readGemma(m *metadata) {
+	c.Norms = NormsAround
+	c.Activation = GELU
+	c.EmbeddingScale = float32(math.Sqrt(float64(m.integer("embedding_length", required, 1, MaxHidden))))
 }
 
 func (c *Config) readShape(m *metadata) {
@@ -223,19 +260,16 @@ func (c *Config) readAttention(m *metadata) {
 	}
 	c.AttentionScale = float32(m.number("attention.scale", 0, 0, 1e6))
 	if c.AttentionScale == 0 { // some files say 0 for the usual
-		c.AttentionScale = float32(1 / math.Sqrt(float64(c.HeadDim)))
+		c.AttentionScale = float32(1 / math.Sqrt(float64(c.usualScoreDim())))
 	}
-	c.Window = m.integer("attention.sliding_window", 0, 0, 1<<31-1)
+	window, period := c.usualWindow()
+	c.Window = m.integer("attention.sliding_window", window, 0, 1<<31-1)
 	if c.Window == 0 || m.err != nil {
 		c.Window = 0
 		return
 	}
 	c.Sliding = make([]bool, c.Layers)
 	pattern := m.key("attention.sliding_window_pattern")
-	period := 0 // every so many layers one is full
-	if c.Architecture == "olmo2" {
-		period = 4
-	}
 	if listed, ok := m.file.Bools(pattern); ok {
 		if len(listed) != c.Layers {
 			m.fail("%s has %d entries for %d layers", pattern, len(listed), c.Layers)
@@ -253,6 +287,29 @@ func (c *Config) readAttention(m *metadata) {
 	}
 }
 
+// usualScoreDim is the width whose root divides the scores: a head's, except in the 27B Gemmas, which no key tells from
+// the others, but their number of layers does.
+func (c *Config) usualScoreDim() int {
+	if c.Architecture == "gemma2" && c.Layers == 46 || c.Architecture == "gemma3" && c.Layers == 62 {
+		return max(1, c.Hidden/c.Heads)
+	}
+	return c.HeadDim
+}
+
+// usualWindow is the window where no key gives one (0: none), and how often a layer is full: one in period, the last of
+// them; 0: never.
+func (c *Config) usualWindow() (window, period int) {
+	switch c.Architecture {
+	case "gemma2":
+		return 4096, 2
+	case "gemma3":
+		return 0, 6
+	case "olmo2":
+		return 0, 4
+	}
+	return 0, 0
+}
+
 func (c *Config) readRope(m *metadata) {
 	r := &c.Rope
 	if m.err != nil {
@@ -264,6 +321,9 @@ func (c *Config) readRope(m *metadata) {
 	}
 	base := m.number("rope.freq_base", 10000, 1, 1e15)
 	r.Base = base
+	if c.Architecture == "gemma3" {
+		base = 10000 // of the layers that slide, whatever the others have
+	}
 	r.SlidingBase = m.number("rope.freq_base_swa", base, 1, 1e15)
 	_, r.Factors = m.file.Tensor(ropeFactors)
 	c.readRopeScaling(m)

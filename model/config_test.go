@@ -27,8 +27,40 @@ func TestReadConfig(t *testing.T) {
 	if !smollm3.Turns(2) || smollm3.Turns(3) || smollm3.Slides(0) {
 		t.Error("smollm3: RoPE of layers 2 and 3")
 	}
+	gemma3 := openGolden(t, "gemma3").cfg
+	if gemma3.EmbeddingScale != 8 || gemma3.AttentionScale != 0.25 || gemma3.Rope.Base != 1e6 || gemma3.Rope.SlidingBase != 10000 ||
+		!slices.Equal(gemma3.Sliding, []bool{true, true, true, true, true, false, true, true}) {
+		t.Errorf("gemma3: %+v", gemma3)
+	}
+	if linear := openGolden(t, "gemma3_linear").cfg.Rope; linear.SlidingBase != 3000 || linear.Scaling.Factor != 8 || !linear.Scaling.FullOnly {
+		t.Errorf("gemma3_linear: %+v", linear)
+	}
+	if gemma2 := openGolden(t, "gemma2").cfg; gemma2.AttentionCap != 4 || gemma2.LogitCap != 9 || !gemma2.Slides(0) || gemma2.Slides(1) {
+		t.Errorf("gemma2: %+v", gemma2)
+	}
 	if mistral := openGolden(t, "mistral").cfg; mistral.HeadDim != 32 || mistral.TiedHead || !openGolden(t, "llama").cfg.TiedHead {
 		t.Error("mistral or llama: head")
+	}
+}
+
+// TestLargeGemmas: the 27B ones divide their scores by another root than the others, and no key says so.
+func TestLargeGemmas(t *testing.T) {
+	for _, c := range []struct {
+		arch                                 string
+		layers, hidden, heads, headDim, want int
+	}{
+		{"gemma2", 42, 3584, 16, 256, 256},
+		{"gemma2", 46, 4608, 32, 128, 144},
+		{"gemma3", 26, 1152, 4, 256, 256},
+		{"gemma3", 48, 3840, 16, 256, 256},
+		{"gemma3", 62, 5376, 32, 128, 168},
+		{"llama", 62, 5376, 32, 128, 128},
+		{"gemma3", 62, 8, 16, 4, 1},
+	} {
+		cfg := Config{Architecture: c.arch, Layers: c.layers, Hidden: c.hidden, Heads: c.heads, HeadDim: c.headDim}
+		if got := cfg.usualScoreDim(); got != c.want {
+			t.Errorf("%s of %d layers divides scores by the root of %d, want %d", c.arch, c.layers, got, c.want)
+		}
 	}
 }
 
@@ -46,7 +78,7 @@ func TestConfigVariants(t *testing.T) {
 
 		{"no architecture", "llama", func(x *fixture) { x.set(".general.architecture", nil) }, nil, "general.architecture is missing"},
 		{"unknown architecture", "llama", func(x *fixture) { x.set(".general.architecture", "gemma7") }, nil,
-			`"gemma7" is not supported: Daisy runs granite, llama, olmo2, qwen2, qwen3, smollm3`},
+			`"gemma7" is not supported: Daisy runs gemma2, gemma3, granite, llama, olmo2, qwen2, qwen3, smollm3`},
 		{"long architecture", "llama", func(x *fixture) { x.set(".general.architecture", strings.Repeat("x", 1<<16)) }, nil, "is not supported"},
 		{"architecture of another kind", "llama", func(x *fixture) { x.set(".general.architecture", uint32(3)) }, nil, "general.architecture"},
 		{"experts", "llama", func(x *fixture) { x.set("expert_count", uint32(8)) }, nil, "mixtures of experts are not supported yet: llama.expert_count is 8"},
@@ -106,6 +138,23 @@ func TestConfigVariants(t *testing.T) {
 		{"window with a period", "olmo3", func(x *fixture) { x.set("attention.sliding_window_pattern", uint32(2)) },
 			func(c *Config) bool { return slices.Equal(c.Sliding, []bool{true, false, true, false}) }, ""},
 		{"window nowhere", "olmo3", func(x *fixture) { x.set("attention.sliding_window_pattern", uint32(1)) }, func(c *Config) bool { return c.Window == 0 }, ""},
+		{"gemma2's usual window", "gemma2", func(x *fixture) { x.set("attention.sliding_window", nil) }, func(c *Config) bool { return c.Window == 4096 && c.Slides(2) && !c.Slides(3) }, ""},
+		{"gemma3 without a window", "gemma3", func(x *fixture) { x.set("attention.sliding_window", nil) }, func(c *Config) bool { return c.Window == 0 && !c.Slides(0) }, ""},
+		{"gemma3 with another period", "gemma3_linear", func(x *fixture) { x.set("attention.sliding_window_pattern", uint32(3)) },
+			func(c *Config) bool { return slices.Equal(c.Sliding, []bool{true, true, false, true, true, false}) }, ""},
+		{"gemma2's usual caps", "gemma2", func(x *fixture) { x.set("attn_logit_softcapping", nil).set("final_logit_softcapping", nil) },
+			func(c *Config) bool { return c.AttentionCap == 50 && c.LogitCap == 30 }, ""},
+		{"no caps", "gemma2", func(x *fixture) {
+			x.set("attn_logit_softcapping", float32(0)).set("final_logit_softcapping", float32(0))
+		},
+			func(c *Config) bool { return c.AttentionCap == 0 && c.LogitCap == 0 }, ""},
+		{"caps that round to 0", "gemma2", func(x *fixture) { x.set("attn_logit_softcapping", 1e-300).set("final_logit_softcapping", 1e-300) },
+			func(c *Config) bool { return c.AttentionCap == 0 && c.LogitCap == 0 }, ""},
+		{"gemma3 with caps", "gemma3", func(x *fixture) { x.set("final_logit_softcapping", float32(30)) }, func(c *Config) bool { return c.LogitCap == 30 && c.AttentionCap == 0 }, ""},
+		{"cap negative", "gemma3", func(x *fixture) { x.set("final_logit_softcapping", float32(-30)) }, nil, "gemma3.final_logit_softcapping is -30: it must be between 0 and"},
+		{"cap infinite", "gemma2", func(x *fixture) { x.set("attn_logit_softcapping", math.Inf(1)) }, nil, "gemma2.attn_logit_softcapping is +Inf"},
+		{"gemma without width", "gemma3", func(x *fixture) { x.set("embedding_length", nil) }, nil, "gemma3.embedding_length is missing"},
+		{"norm missing between two", "gemma3", func(x *fixture) { x.drop("blk.3.post_ffw_norm.weight") }, nil, "the tensor blk.3.post_ffw_norm.weight is missing: it should be [64]"},
 		{"pattern too short", "olmo3", func(x *fixture) { x.set("attention.sliding_window_pattern", []bool{true}) }, nil, "sliding_window_pattern has 1 entries for 4 layers"},
 		{"pattern of text", "olmo3", func(x *fixture) { x.set("attention.sliding_window_pattern", "full") }, nil, "sliding_window_pattern must be an integer, but is string"},
 

@@ -127,10 +127,13 @@ func (b *Block) forwardChunk(worker int) {
 		b.turn(t)
 	}
 	for index, l := range b.layers {
-		if b.cfg.PostNorms {
-			b.postNormLayer(worker, l, index)
-		} else {
+		switch b.cfg.Norms {
+		case NormsBefore:
 			b.preNormLayer(worker, l, index)
+		case NormsAfter:
+			b.postNormLayer(worker, l, index)
+		case NormsAround:
+			b.sandwichLayer(worker, l, index)
 		}
 	}
 }
@@ -171,11 +174,15 @@ func (b *Block) headChunk(worker int) {
 	b.team.Barrier()
 
 	from, to := b.multiply(worker, b.pass.out, vocab, &b.ends.head, in)
-	if b.cfg.LogitDivisor != 1 {
-		for t := range rows {
-			for i := t*vocab + from; i < t*vocab+to; i++ {
-				b.pass.out[i] /= b.cfg.LogitDivisor
+	for t := range rows {
+		logits := b.pass.out[t*vocab+from : t*vocab+to]
+		if b.cfg.LogitDivisor != 1 {
+			for i := range logits {
+				logits[i] /= b.cfg.LogitDivisor
 			}
+		}
+		if b.cfg.LogitCap != 0 {
+			b.kernels.SoftCap(logits, b.cfg.LogitCap)
 		}
 	}
 }

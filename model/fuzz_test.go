@@ -25,6 +25,12 @@ func tiny(arch string) *fixture {
 	case "olmo2":
 		x.add("blk.0.post_attention_norm.weight", 8).add("blk.0.post_ffw_norm.weight", 8)
 		x.add("blk.0.attn_q_norm.weight", 8).add("blk.0.attn_k_norm.weight", 4)
+	case "gemma2", "gemma3":
+		x.add("blk.0.attn_norm.weight", 8).add("blk.0.ffn_norm.weight", 8)
+		x.add("blk.0.post_attention_norm.weight", 8).add("blk.0.post_ffw_norm.weight", 8)
+		if arch == "gemma3" {
+			x.add("blk.0.attn_q_norm.weight", 4).add("blk.0.attn_k_norm.weight", 4)
+		}
 	case "qwen3":
 		x.add("blk.0.attn_q_norm.weight", 4).add("blk.0.attn_k_norm.weight", 4)
 		fallthrough
@@ -103,7 +109,7 @@ func TestHostileNumbers(t *testing.T) {
 			"expert_count", "embedding_scale", "residual_scale", "logit_scale", "rope.freq_base", "rope.freq_base_swa", "rope.scaling.type",
 			"rope.scaling.factor", "rope.scale_linear", "rope.scaling.finetuned", "rope.scaling.original_context_length",
 			"rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.attn_factor", "rope.scaling.yarn_ext_factor",
-			"rope.scaling.yarn_log_multiplier",
+			"rope.scaling.yarn_log_multiplier", "attn_logit_softcapping", "final_logit_softcapping",
 		}
 		for _, kv := range x.keys {
 			if key, ok := strings.CutPrefix(kv.Key, arch+"."); ok {

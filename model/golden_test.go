@@ -30,7 +30,7 @@ type golden struct {
 	tensors map[string][]float32
 }
 
-var goldenNames = []string{"granite", "llama", "llama3", "mistral", "olmo2", "olmo3", "qwen2", "qwen3", "smollm3"}
+var goldenNames = []string{"gemma2", "gemma3", "gemma3_linear", "granite", "llama", "llama3", "mistral", "olmo2", "olmo3", "qwen2", "qwen3", "smollm3"}
 
 // forEachGolden runs a test for every architecture.
 func forEachGolden(t *testing.T, test func(t *testing.T, g *golden)) {

@@ -2,8 +2,8 @@ package model
 
 // preNormLayer is one layer of the llama family (llama, qwen2, qwen3, smollm3, granite), as one worker sees it:
 //
-//	x += scale * output(attend(rope(qkv(norm(x)))))
-//	x += scale * down(silu(gate(norm(x))) * up(norm(x)))
+//	x += scale * attention(norm(x))
+//	x += scale * feedForward(norm(x))
 //
 // Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023. Queries and keys are normed before they
 // turn in qwen3; the scale is granite's.
@@ -11,44 +11,72 @@ func (b *Block) preNormLayer(worker int, l *layer, index int) {
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
 	b.normalise(worker, in, l.attentionNorm.values)
 	b.team.Barrier()
-	b.project(worker, l, in) // qkv (rows, queries | keys | values)
-	b.team.Barrier()
-	b.turnAndStore(worker, l, index)
-	b.team.Barrier()
-	b.attend(worker, index) // attended (rows, heads, headDim)
-	b.team.Barrier()
-	in = b.inputs(&b.ofAttended, b.cfg.queryDim())
-	b.prepare(worker, in, b.attended, b.cfg.queryDim())
-	b.team.Barrier()
-	from, to := b.multiply(worker, b.product, b.cfg.Hidden, &l.output, in)
+	from, to := b.attention(worker, l, index, in)
 	b.addColumns(from, to) // x (rows, hidden)
 	b.team.Barrier()
 
-	in = b.inputs(&b.ofHidden, b.cfg.Hidden)
 	b.normalise(worker, in, l.ffnNorm.values)
 	b.team.Barrier()
-	gated := b.inputs(&b.ofGated, b.cfg.FeedForward)
-	b.gateAndPrepare(worker, l, in, gated) // (rows, feedForward)
-	b.team.Barrier()
-	from, to = b.multiply(worker, b.product, b.cfg.Hidden, &l.down, gated)
+	from, to = b.feedForward(worker, l, in)
 	b.addColumns(from, to)
 	b.team.Barrier()
 }
 
 // postNormLayer is one layer of olmo2, as one worker sees it:
 //
-//	x += norm(output(attend(rope(norm(qkv(x))))))
-//	x += norm(down(silu(gate(x)) * up(x)))
+//	x += norm(attention(x))
+//	x += norm(feedForward(x))
 //
 // OLMo team, "2 OLMo 2 Furious", 2025. Queries and keys are normed over all heads.
 func (b *Block) postNormLayer(worker int, l *layer, index int) {
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
 	b.prepare(worker, in, b.pass.x, b.cfg.Hidden)
 	b.team.Barrier()
+	b.attention(worker, l, index, in)
+	b.team.Barrier()
+	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
+	b.team.Barrier()
+
+	b.prepare(worker, in, b.pass.x, b.cfg.Hidden)
+	b.team.Barrier()
+	b.feedForward(worker, l, in)
+	b.team.Barrier()
+	b.addNormed(worker, l.ffnPostNorm.values)
+	b.team.Barrier()
+}
+
+// sandwichLayer is one layer of gemma2 and gemma3, as one worker sees it:
+//
+//	x += norm(attention(norm(x)))
+//	x += norm(feedForward(norm(x)))
+//
+// Gemma team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024, and "Gemma 3 Technical Report", 2025.
+// Scores are capped in gemma2; queries and keys are normed before they turn in gemma3.
+func (b *Block) sandwichLayer(worker int, l *layer, index int) {
+	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
+	b.normalise(worker, in, l.attentionNorm.values)
+	b.team.Barrier()
+	b.attention(worker, l, index, in)
+	b.team.Barrier()
+	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
+	b.team.Barrier()
+
+	b.normalise(worker, in, l.ffnNorm.values)
+	b.team.Barrier()
+	b.feedForward(worker, l, in)
+	b.team.Barrier()
+	b.addNormed(worker, l.ffnPostNorm.values)
+	b.team.Barrier()
+}
+
+// attention computes output(attend(rope(qkv(in)))), the worker's columns [from, to) of product (rows, hidden).
+func (b *Block) attention(worker int, l *layer, index int, in inputs) (from, to int) {
 	b.project(worker, l, in) // qkv (rows, queries | keys | values)
 	b.team.Barrier()
-	b.normaliseQK(worker, l)
-	b.team.Barrier()
+	if b.cfg.QKNorm == AcrossHeads {
+		b.normaliseQK(worker, l)
+		b.team.Barrier()
+	}
 	b.turnAndStore(worker, l, index)
 	b.team.Barrier()
 	b.attend(worker, index) // attended (rows, heads, headDim)
@@ -56,19 +84,13 @@ func (b *Block) postNormLayer(worker int, l *layer, index int) {
 	in = b.inputs(&b.ofAttended, b.cfg.queryDim())
 	b.prepare(worker, in, b.attended, b.cfg.queryDim())
 	b.team.Barrier()
-	b.multiply(worker, b.product, b.cfg.Hidden, &l.output, in)
-	b.team.Barrier()
-	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
-	b.team.Barrier()
+	return b.multiply(worker, b.product, b.cfg.Hidden, &l.output, in)
+}
 
-	in = b.inputs(&b.ofHidden, b.cfg.Hidden)
-	b.prepare(worker, in, b.pass.x, b.cfg.Hidden)
-	b.team.Barrier()
+// feedForward computes down(activation(gate(in)) * up(in)), the worker's columns [from, to) of product (rows, hidden).
+func (b *Block) feedForward(worker int, l *layer, in inputs) (from, to int) {
 	gated := b.inputs(&b.ofGated, b.cfg.FeedForward)
 	b.gateAndPrepare(worker, l, in, gated) // (rows, feedForward)
 	b.team.Barrier()
-	b.multiply(worker, b.product, b.cfg.Hidden, &l.down, gated)
-	b.team.Barrier()
-	b.addNormed(worker, l.ffnPostNorm.values)
-	b.team.Barrier()
+	return b.multiply(worker, b.product, b.cfg.Hidden, &l.down, gated)
 }

@@ -39,10 +39,11 @@ func (c *Config) layerSlots() []slot {
 		{name: "ffn_up.bias", cols: c.FeedForward, optional: true},
 		{name: "ffn_down.bias", cols: c.Hidden, optional: true},
 	}
-	if c.PostNorms {
-		slots = append(slots, slot{name: "post_attention_norm.weight", cols: c.Hidden}, slot{name: "post_ffw_norm.weight", cols: c.Hidden})
-	} else {
+	if c.Norms != NormsAfter {
 		slots = append(slots, slot{name: "attn_norm.weight", cols: c.Hidden}, slot{name: "ffn_norm.weight", cols: c.Hidden})
+	}
+	if c.Norms != NormsBefore {
+		slots = append(slots, slot{name: "post_attention_norm.weight", cols: c.Hidden}, slot{name: "post_ffw_norm.weight", cols: c.Hidden})
 	}
 	switch c.QKNorm {
 	case PerHead:

@@ -145,7 +145,7 @@ func (b *Block) attend(worker, index int) {
 		r := b.scratch.rows[t]
 		position := int(r.position)
 		w.attention = kernel.Attention{
-			Shape: r.cache.Shape(), Pages: r.cache.Pages(index), Head: head, End: position + 1, Scale: c.AttentionScale,
+			Shape: r.cache.Shape(), Pages: r.cache.Pages(index), Head: head, End: position + 1, Scale: c.AttentionScale, SoftCap: c.AttentionCap,
 		}
 		if slides {
 			w.attention.First = max(0, position+1-c.Window)
@@ -156,8 +156,8 @@ func (b *Block) attend(worker, index int) {
 	}
 }
 
-// gateAndPrepare computes the worker's columns of silu(gate) * up, and makes inputs of them. Shares are whole blocks of
-// 32 columns, as inputs are.
+// gateAndPrepare computes the worker's columns of activation(gate) * up, and makes inputs of them. Shares are whole
+// blocks of 32 columns, as inputs are.
 func (b *Block) gateAndPrepare(worker int, l *layer, in, gated inputs) {
 	width, n := b.cfg.FeedForward, b.team.Size()
 	blocks := (width + kernel.BlockSize - 1) / kernel.BlockSize
@@ -171,7 +171,13 @@ func (b *Block) gateAndPrepare(worker int, l *layer, in, gated inputs) {
 	b.multiplyGroups(b.up, width, &l.up, in, first, last)
 	for t := range b.pass.rows {
 		gate, up := b.gate[t*width+from:t*width+to], b.up[t*width+from:t*width+to]
-		b.kernels.SwiGLU(gate, gate, up)
+		switch b.cfg.Activation {
+		case SiLU:
+			b.kernels.SwiGLU(gate, gate, up)
+		case GELU:
+			b.kernels.GELU(gate, gate)
+			b.kernels.Mul(gate, up)
+		}
 		b.set(gated, b.gate, width, t, from, to)
 	}
 }

@@ -35,7 +35,7 @@ func TestTensorTypes(t *testing.T) {
 	}
 	for name, choose := range choices {
 		t.Run(name, func(t *testing.T) {
-			for _, arch := range []string{"qwen2", "llama", "olmo3"} {
+			for _, arch := range []string{"qwen2", "llama", "olmo3", "gemma3"} {
 				g := openGolden(t, arch)
 				x := fixtureOf(t, g).convertAll(t, choose)
 				g.file = x.parse(t)

@@ -65,12 +65,13 @@ type describer struct {
 func describeLayer(f *gguf.File, cfg *Config, index LayerIndex) (*layer, error) {
 	d := &describer{file: f, prefix: layerPrefix(index), slots: cfg.layerSlots()}
 	l := &layer{}
-	if cfg.PostNorms {
-		l.attentionPostNorm.source = d.tensor("post_attention_norm.weight")
-		l.ffnPostNorm.source = d.tensor("post_ffw_norm.weight")
-	} else {
+	if cfg.Norms != NormsAfter {
 		l.attentionNorm.source = d.tensor("attn_norm.weight")
 		l.ffnNorm.source = d.tensor("ffn_norm.weight")
+	}
+	if cfg.Norms != NormsBefore {
+		l.attentionPostNorm.source = d.tensor("post_attention_norm.weight")
+		l.ffnPostNorm.source = d.tensor("post_ffw_norm.weight")
 	}
 	if cfg.QKNorm != NoQKNorm {
 		l.queryNorm.source = d.tensor("attn_q_norm.weight")

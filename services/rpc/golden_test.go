@@ -11,7 +11,7 @@ import (
 	"github.com/daisy-llm/daisy/pass"
 )
 
-var goldenNames = []string{"granite", "llama", "llama3", "mistral", "olmo2", "olmo3", "qwen2", "qwen3", "smollm3"}
+var goldenNames = []string{"gemma2", "gemma3", "gemma3_linear", "granite", "llama", "llama3", "mistral", "olmo2", "olmo3", "qwen2", "qwen3", "smollm3"}
 
 // prompt runs a prompt in chunks and returns the logits of all its positions.
 func (l *line) prompt(t *testing.T, id pass.SequenceID, ids []token.ID, chunk int) []float32 {
