@@ -27,6 +27,9 @@ const (
 	MaxCount      = 1 << 16 // positions of an entry
 	MaxFrameBytes = 1 << 20 // payload of one frame
 	MaxTop        = 20      // alternatives reported beside a token
+
+	MaxResultBytes     = 1 << 30 // logits and hidden states of one result
+	MaxTraceStateBytes = 512     // W3C asks for no less
 )
 
 // PlanID names a plan; plans are ordered by number, then leader.

@@ -30,38 +30,97 @@ type held struct {
 	logits    []float32       // (vocab), last stage only
 	entries   []model.Entry   // of the pass in hand
 	sequences int             // that are cached here
+	reserved  int64           // of the shard's memory
+}
+
+// loading is a block that is not there yet.
+type loading struct {
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when it is loaded or given up
 }
 
 func (h *held) resident() int64 { return h.block.Resident() + h.pool.Limit() }
 
-func (h *held) close() error {
+// close frees a block, which the loop no longer has.
+func (s *Shard) close(h *held) error {
 	h.block.Close()
 	h.pool.Close()
-	return h.file.Close()
+	err := h.file.Close()
+	s.release(h.reserved)
+	return err
 }
 
 // Load makes the shard hold a block. It reads and repacks the block's tensors in the caller's goroutine, while passes of
-// other plans go on; progress is called as it advances.
+// other plans go on; progress is called as it advances. A block that is held already, as the same Load asked for it, is
+// not loaded again.
 func (s *Shard) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
-	h, err := s.prepare(ctx, load, progress)
-	if err != nil {
-		return fmt.Errorf("load layers %v of %s: %w", load.Layers, load.Model, err)
-	}
-	e := s.do(ctx, func() {
-		if old := s.blocks[load.Plan]; old != nil {
-			err = fmt.Errorf("a block of plan %v is loaded already", load.Plan)
-			return
-		}
-		s.blocks[load.Plan] = h
-	})
-	if e != nil {
-		err = e
-	}
-	if err != nil {
-		h.close()
+	if err := s.load(ctx, load, progress); err != nil {
 		return fmt.Errorf("load layers %v of %s: %w", load.Layers, load.Model, err)
 	}
 	return nil
+}
+
+func (s *Shard) load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := &loading{cancel: cancel, ended: make(chan struct{})}
+	s.mu.Lock()
+	busy := s.loading[load.Plan] != nil
+	if !busy {
+		s.loading[load.Plan] = l
+	}
+	s.mu.Unlock()
+	if busy {
+		return fmt.Errorf("a block of plan %v is being loaded already: unload it first", load.Plan)
+	}
+	defer func() {
+		s.mu.Lock()
+		delete(s.loading, load.Plan)
+		s.mu.Unlock()
+		close(l.ended)
+	}()
+	var old pass.Load
+	there := false
+	if err := s.do(ctx, func() {
+		if h := s.blocks[load.Plan]; h != nil {
+			old, there = h.load, true
+		}
+	}); err != nil {
+		return err
+	}
+	if there && old != load {
+		return fmt.Errorf("layers %v are loaded already for plan %v: unload them first", old.Layers, load.Plan)
+	}
+	if there {
+		return nil
+	}
+	h, err := s.prepare(ctx, load, progress)
+	if err != nil {
+		return err
+	}
+	if err := s.do(ctx, func() { s.blocks[load.Plan] = h }); err != nil {
+		s.close(h)
+		return err
+	}
+	return nil
+}
+
+// reserve takes memory for a block, before it is loaded.
+func (s *Shard) reserve(need int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Memory > 0 && need > s.cfg.Memory-s.reserved {
+		return fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB are on offer, and other blocks have %d of them",
+			ErrMemory, need>>20, s.cfg.Memory>>20, s.reserved>>20)
+	}
+	s.reserved += need
+	return nil
+}
+
+func (s *Shard) release(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= bytes
 }
 
 func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) (_ *held, err error) {
@@ -85,9 +144,14 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 	if err != nil {
 		return nil, err
 	}
-	if s.cfg.Memory > 0 && need > s.cfg.Memory {
-		return nil, fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB are on offer", ErrMemory, need>>20, s.cfg.Memory>>20)
+	if err := s.reserve(need); err != nil {
+		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			s.release(need)
+		}
+	}()
 	var before atomic.Int64
 	block, err := model.LoadBlock(ctx, file, cfg, load.Layers, model.Options{
 		Embedding: load.First,
@@ -103,7 +167,7 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 	if err != nil {
 		return nil, err
 	}
-	h := &held{load: load, cfg: cfg, file: file, block: block}
+	h := &held{load: load, cfg: cfg, file: file, block: block, reserved: need}
 	h.pool, err = kvcache.NewPool(kvcache.Config{
 		Type:    load.CacheType,
 		KVHeads: cfg.KVHeads,
@@ -137,8 +201,12 @@ func checkLoad(load pass.Load, cfg *model.Config) error {
 	return nil
 }
 
-// need is how many bytes the block will take, caches and scratch included.
+// need is how many bytes the block will take, caches and scratch included. A block without layers or head is a trial of the
+// model's file, for which there is always room.
 func (s *Shard) need(file *gguf.File, cfg *model.Config, load pass.Load) (int64, error) {
+	if load.Layers.Len() == 0 && !load.Last {
+		return 0, nil
+	}
 	sizes, err := model.SizesOf(file, cfg)
 	if err != nil {
 		return 0, err
@@ -151,8 +219,19 @@ func cacheBytes(cfg *model.Config, load pass.Load) int64 {
 	return kvcache.Bytes(load.CacheType, cfg.KVHeads, cfg.HeadDim, load.Context) * int64(load.Parallel) * int64(load.Layers.Len())
 }
 
-// Unload frees a plan's block. Sequences that still run in it are freed with it.
+// Unload frees a plan's block, or ends its loading. Sequences that still run in it are freed with it.
 func (s *Shard) Unload(ctx context.Context, plan pass.PlanID) error {
+	s.mu.Lock()
+	l := s.loading[plan]
+	s.mu.Unlock()
+	if l != nil {
+		l.cancel()
+		select {
+		case <-l.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	var err error
 	if e := s.do(ctx, func() {
 		h := s.blocks[plan]
@@ -165,7 +244,7 @@ func (s *Shard) Unload(ctx context.Context, plan pass.PlanID) error {
 			}
 		}
 		delete(s.blocks, plan)
-		err = h.close()
+		err = s.close(h)
 	}); e != nil {
 		return e
 	}
@@ -178,7 +257,7 @@ func (s *Shard) closeBlocks() {
 		s.free(key)
 	}
 	for plan, h := range s.blocks {
-		if err := h.close(); err != nil {
+		if err := s.close(h); err != nil {
 			s.cfg.Log.Warn("close a block", "plan", plan, "error", err)
 		}
 		delete(s.blocks, plan)

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/kvcache"
@@ -49,7 +50,7 @@ func (s *Shard) run(ctx context.Context, j job) {
 // span opens the span of a pass at this stage, below the coordinator's. Without a trace context it costs nothing.
 func (s *Shard) span(ctx context.Context, j job, stage pass.Stage) trace.Span {
 	if j.pass.TraceParent == "" {
-		return trace.SpanFromContext(ctx)
+		return noop.Span{}
 	}
 	carrier := propagation.MapCarrier{"traceparent": j.pass.TraceParent, "tracestate": j.pass.TraceState}
 	ctx = propagation.TraceContext{}.Extract(ctx, carrier)
@@ -168,7 +169,7 @@ func (s *Shard) handOn(h *held, p *pass.Pass) {
 		return
 	}
 	r := &pass.Result{Number: p.Number, Plan: p.Plan, Outputs: make([]pass.Output, len(p.Entries))}
-	at := 0
+	at, values := 0, 0
 	for i := range p.Entries {
 		e := &p.Entries[i]
 		out := &r.Outputs[i]
@@ -178,6 +179,11 @@ func (s *Shard) handOn(h *held, p *pass.Pass) {
 		}
 		rows := p.Rows[at*h.cfg.Hidden : (at+e.Count)*h.cfg.Hidden]
 		at += e.Count
+		if values += valuesOf(h, e); values > pass.MaxResultBytes/4 {
+			out.Refused = &pass.Refusal{Shard: s.cfg.Name, Reason: pass.ReasonBadRequest,
+				Detail: fmt.Sprintf("the logits and hidden states asked for exceed %d MiB: ask for fewer positions at once", pass.MaxResultBytes>>20)}
+			continue
+		}
 		if err := s.fill(h, p, e, rows, out); err != nil {
 			out.Refused = &pass.Refusal{Shard: s.cfg.Name, Reason: pass.ReasonFault, Detail: err.Error()}
 		}
@@ -185,6 +191,18 @@ func (s *Shard) handOn(h *held, p *pass.Pass) {
 	coordinator := p.Coordinator
 	s.cfg.Rows.Put(p.Rows)
 	s.cfg.Outlet.Return(coordinator, r)
+}
+
+// valuesOf is how many float32 values an entry wants beside its token.
+func valuesOf(h *held, e *pass.Entry) int {
+	n := 0
+	if e.Wants.Logits {
+		n += e.Count * h.cfg.Vocab
+	}
+	if e.Wants.Hidden {
+		n += e.Count * h.cfg.Hidden
+	}
+	return n
 }
 
 // fill computes what an entry wants from its rows, (count, hidden).

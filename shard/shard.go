@@ -8,7 +8,7 @@
 // Invariant: an entry runs only if its epoch is the sequence's own, its turn the next, and its first position at or
 // below the cached length; so a sequence's cache is always what its tokens say. An entry that may not run is refused and
 // travels on, empty, with its reason; the others of its pass go on. A pass beyond the credit granted is an error of the
-// sender: Submit returns ErrBusy and the queue stays bounded.
+// sender: Submit returns ErrBusy and the queue stays bounded. A pass's credit is free before anyone can see its result.
 package shard
 
 import (
@@ -95,8 +95,10 @@ type Shard struct {
 	steps  atomic.Uint64 // layers computed and bytes loaded; only growth has a meaning
 	passes atomic.Uint64
 
-	mu     sync.Mutex
-	queued map[string]pass.Grant // by coordinator: passes and bytes between Submit and the end of their computation
+	mu       sync.Mutex
+	queued   map[string]pass.Grant // by coordinator: passes and bytes that wait
+	loading  map[pass.PlanID]*loading
+	reserved int64 // bytes of all blocks, loaded or being loaded
 
 	// The loop's own.
 	blocks    map[pass.PlanID]*held
@@ -120,6 +122,7 @@ func New(cfg Config) (*Shard, error) {
 		inbox:     make(chan job, maxCoordinators*cfg.Grant.Passes),
 		stopped:   make(chan struct{}),
 		queued:    make(map[string]pass.Grant),
+		loading:   make(map[pass.PlanID]*loading),
 		blocks:    make(map[pass.PlanID]*held),
 		sequences: make(map[sequenceKey]*sequence),
 	}, nil
@@ -142,8 +145,8 @@ func (s *Shard) Run(ctx context.Context) error {
 		case command := <-s.commands:
 			command()
 		case j := <-s.inbox:
-			s.run(ctx, j)
 			s.settle(j)
+			s.run(ctx, j)
 		}
 	}
 }
@@ -180,7 +183,8 @@ func (s *Shard) Submit(p *pass.Pass) error {
 	return nil
 }
 
-// settle takes a pass off its coordinator's account.
+// settle takes a pass that has left the queue off its coordinator's account. It must do so before the pass is handed on: the
+// coordinator may use the credit as soon as it has the result.
 func (s *Shard) settle(j job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 // Bounds of texts that peers send.
 const (
 	maxName    = 255
-	maxTrace   = 512
+	maxTrace   = pass.MaxTraceStateBytes
 	maxDetail  = 1024
 	maxPath    = 4096
 	maxContext = 1 << 24

@@ -336,9 +336,6 @@ func (h *Hop) Send(p *pass.Pass) error {
 	return err
 }
 
-// maxResultBytes bounds the logits and hidden states of one result.
-const maxResultBytes = 1 << 30
-
 // Results receives what the shard computes as a last stage until ctx ends or the stream does.
 func (h *Hop) Results(ctx context.Context, receive func(*pass.Result)) error {
 	stream, err := h.client.Results(ctx, &daisyv1.ResultsRequest{Coordinator: h.cfg.Coordinator})
@@ -348,7 +345,7 @@ func (h *Hop) Results(ctx context.Context, receive func(*pass.Result)) error {
 	if _, err := stream.Header(); err != nil {
 		return err
 	}
-	c := &collector{pool: h.cfg.Rows, limit: maxResultBytes}
+	c := &collector{pool: h.cfg.Rows, limit: pass.MaxResultBytes}
 	for {
 		r, err := receiveResult(stream, c)
 		if err != nil {
