@@ -42,7 +42,7 @@ type Timing struct {
 	Gossip    time.Duration // between messages about changes: 100 ms
 	Retry     time.Duration // between attempts to reach a seed that does not answer: 1 s
 	Refresh   time.Duration // between full exchanges with a seed that does; what gossip lost is found again: 5 s
-	Leave     time.Duration // for the word that this process leaves to go out: 1 s
+	Leave     time.Duration // for the word that this process leaves to go out, three rounds of gossip: 300 ms
 }
 
 func (t Timing) withDefaults() Timing {
@@ -56,7 +56,7 @@ func (t Timing) withDefaults() Timing {
 	or(&t.Gossip, 100*time.Millisecond)
 	or(&t.Retry, time.Second)
 	or(&t.Refresh, 5*time.Second)
-	or(&t.Leave, time.Second)
+	or(&t.Leave, 3*t.Gossip)
 	return t
 }
 

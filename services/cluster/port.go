@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -49,7 +51,19 @@ func Listen(hostport string) (*Port, error) {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("listen on %s: %w", hostport, err)
+	return nil, fmt.Errorf("listen on %s: %w", hostport, whyNot(err))
+}
+
+// whyNot drops what net repeats of the address, and says what to do about a port that is taken.
+func whyNot(err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) {
+		return err
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("another process has the %s port: end it, or choose another port: %w", strings.ToUpper(op.Net), op.Err)
+	}
+	return op.Err
 }
 
 func listen(hostport string) (*Port, error) {
