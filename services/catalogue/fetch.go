@@ -45,8 +45,8 @@ func (s *Store) fetch(ctx context.Context, w wanted, progress Progress) (Local, 
 		return Local{}, fmt.Errorf("fetch %s: %w", w.title, err)
 	}
 	defer unlock()
-	// Whoever we waited for may have fetched it.
-	if local, ok := s.kept(ctx, w, progress); ok {
+	// Whoever we waited for may have fetched it; what is wrong with the file otherwise was said before.
+	if local, ok := s.kept(ctx, w, silent{}); ok {
 		return local, nil
 	}
 	local, err := s.fetchLocked(ctx, w, progress)

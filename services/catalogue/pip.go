@@ -36,7 +36,7 @@ func (s pipSource) String() string {
 func (s pipSource) name() string { return baseName(s[0].member) }
 
 func (s pipSource) fetch(ctx context.Context, store *Store, p *partial) error {
-	pip, err := findPip(ctx, store.config.Python)
+	pip, err := findPip(ctx, store.config.Python, pipAnswer)
 	if err != nil {
 		return err
 	}
@@ -69,14 +69,17 @@ func (s pipSource) fetch(ctx context.Context, store *Store, p *partial) error {
 // pip is a command line that runs pip.
 type pip []string
 
-// findPip looks for the first pip that answers.
-func findPip(ctx context.Context, python string) (pip, error) {
+// pipAnswer is how long a pip may take to say its version: some come over a network, none takes so long unless it hangs.
+const pipAnswer = 10 * time.Second
+
+// findPip looks for the first pip that answers within its patience.
+func findPip(ctx context.Context, python string, patience time.Duration) (pip, error) {
 	if python != "" {
 		return pip{python, "-m", "pip"}, nil
 	}
 	for _, candidate := range []pip{{"python3", "-m", "pip"}, {"python", "-m", "pip"}, {"pip3"}, {"pip"}} {
 		// Debian's python3, for one, comes without pip, and Windows' is a link to a shop.
-		if exec.CommandContext(ctx, candidate[0], append(candidate[1:], "--version")...).Run() == nil {
+		if candidate.answers(ctx, patience) {
 			return candidate, nil
 		}
 		if ctx.Err() != nil {
@@ -84,6 +87,15 @@ func findPip(ctx context.Context, python string) (pip, error) {
 		}
 	}
 	return nil, errors.New("no pip found: tried python3 -m pip, python -m pip, pip3 and pip")
+}
+
+func (p pip) answers(ctx context.Context, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p[0], append(p[1:len(p):len(p)], "--version")...)
+	cmd.WaitDelay = time.Second
+	ownGroup(cmd)
+	return cmd.Run() == nil
 }
 
 // download has pip fetch one package into dir and gives the path of its wheel.
@@ -196,13 +208,13 @@ func (o *pipOutput) announced() int64 {
 	return int64(number * map[string]float64{"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[string(match[2])])
 }
 
-// complaint picks pip's errors, or its last line.
+// complaint picks pip's errors, or its last line. Where the error is a Python exception, the last line says which.
 func (o *pipOutput) complaint() string {
 	lines := strings.Split(strings.TrimSpace(string(o.text())), "\n")
 	var errs []string
 	for _, line := range lines {
-		if strings.HasPrefix(line, "ERROR:") {
-			errs = append(errs, strings.TrimSpace(line))
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ERROR:") && line != "ERROR: Exception:" {
+			errs = append(errs, line)
 		}
 	}
 	if len(errs) == 0 {

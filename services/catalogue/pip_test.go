@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakePip behaves as `python -m pip download` does, with the wheels in the folder that DAISY_FAKE_PIP names.
@@ -22,6 +23,9 @@ func fakePip(args []string) int {
 		return complain("No module named pip")
 	}
 	if slices.Equal(args[1:], []string{"-m", "pip", "--version"}) {
+		if os.Getenv("DAISY_FAKE_PIP") == "hang" {
+			select {}
+		}
 		return 0
 	}
 	if !slices.Equal(args[1:7], []string{"-m", "pip", "download", "--no-deps", "--only-binary", ":all:"}) || !slices.Contains(args, "--no-input") {
@@ -42,6 +46,8 @@ func fakePip(args []string) int {
 		return 0
 	case "silent==1":
 		return 3
+	case "exception==1":
+		return complain("Exception:\nTraceback (most recent call last):\n  File x.py, line 1\nOSError: [Errno 28] No space left on device")
 	case "two==1":
 		put(destination, "a.whl", nil)
 		put(destination, "b.whl", nil)
@@ -95,14 +101,15 @@ func TestPipParts(t *testing.T) {
 func TestPipFails(t *testing.T) {
 	data := content(1000)
 	for text, want := range map[string]string{
-		"pip:missing==1/x": "ERROR: No matching distribution found for missing==1",
-		"pip:nothing==1/x": "0 wheels",
-		"pip:two==1/x":     "2 wheels",
-		"pip:silent==1/x":  "exit status 3",
-		"pip:short==1/x":   "999 bytes came, not the expected 1000",
-		"pip:long==1/x":    "1001 bytes, more than the expected 1000",
-		"pip:other==1/x":   "wrong SHA-256",
-		"pip:none==1/x":    "no file x",
+		"pip:missing==1/x":   "ERROR: No matching distribution found for missing==1",
+		"pip:nothing==1/x":   "0 wheels",
+		"pip:two==1/x":       "2 wheels",
+		"pip:silent==1/x":    "exit status 3",
+		"pip:exception==1/x": "No space left on device",
+		"pip:short==1/x":     "999 bytes came, not the expected 1000",
+		"pip:long==1/x":      "1001 bytes, more than the expected 1000",
+		"pip:other==1/x":     "wrong SHA-256",
+		"pip:none==1/x":      "no file x",
 	} {
 		s, wheels := pipStore(t, data, text)
 		makeWheel(t, wheels+"/short==1.whl", "x", data[:999])
@@ -159,7 +166,7 @@ func TestFindPip(t *testing.T) {
 	t.Setenv("DAISY_FAKE_PIP", "on")
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
-	if _, err := findPip(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "no pip found") {
+	if _, err := findPip(t.Context(), "", time.Minute); err == nil || !strings.Contains(err.Error(), "no pip found") {
 		t.Errorf("without Python: %v", err)
 	}
 	for _, name := range []string{"python3", "python"} { // the fake python3 lacks pip
@@ -167,11 +174,15 @@ func TestFindPip(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if p, err := findPip(t.Context(), ""); err != nil || p[0] != "python" {
+	if p, err := findPip(t.Context(), "", time.Minute); err != nil || p[0] != "python" {
 		t.Errorf("found %q, %v", p, err)
 	}
-	if p, err := findPip(t.Context(), "mine"); err != nil || p[0] != "mine" {
+	if p, err := findPip(t.Context(), "mine", time.Minute); err != nil || p[0] != "mine" {
 		t.Errorf("found %q, %v", p, err)
+	}
+	t.Setenv("DAISY_FAKE_PIP", "hang")
+	if p, err := findPip(t.Context(), "", 100*time.Millisecond); err == nil {
+		t.Errorf("found %q, which does not answer", p)
 	}
 }
 

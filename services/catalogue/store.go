@@ -96,7 +96,7 @@ func New(config Config, catalogue Catalogue) (*Store, error) {
 		config.HFEndpoint = "https://huggingface.co"
 	}
 	return &Store{
-		config: config, catalogue: catalogue, client: newClient(config.Proxy), stall: 30 * time.Second,
+		config: config, catalogue: catalogue, client: newClient(config.Proxy), stall: stallTimeout,
 		gates: map[string]chan struct{}{},
 	}, nil
 }

@@ -14,9 +14,11 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second  // to find and reach a server, and again to agree on encryption
-	answerTimeout  = 20 * time.Second // from the request to the first byte
+	answerTimeout  = 10 * time.Second // from the request to the first byte
 	maxRedirects   = 10
-	maxAttempts    = 5 // of one source whose connection breaks in mid-file
+	stallTimeout   = 10 * time.Second // without a byte, and the connection counts as lost
+	maxAttempts    = 5                // of one source whose connection breaks in mid-file
+	worthResuming  = 1 << 20          // bytes that a stalled connection must have brought for another attempt
 )
 
 // newClient is strict where http.DefaultClient is patient: an unreachable source has to give way to the next at once.
@@ -93,7 +95,11 @@ type lostError struct{ error }
 
 func (e lostError) Unwrap() error { return e.error }
 
-// download fetches what p still lacks. A connection that breaks after it brought something is taken up again.
+// errStalled is the reason of a connection that was lost because nothing came any more.
+var errStalled = errors.New("nothing came")
+
+// download fetches what p still lacks. A connection that breaks after it brought something is taken up again, but not
+// one that stalls after next to nothing: such a server would stall again, for as long.
 func (s *Store) download(ctx context.Context, from *url.URL, token string, p *partial) error {
 	validator := "" // of the file that p holds the beginning of; empty at first, or if the server gives none
 	for attempt := 1; ; attempt++ {
@@ -101,7 +107,8 @@ func (s *Store) download(ctx context.Context, from *url.URL, token string, p *pa
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if !errors.As(err, new(lostError)) || received == 0 || attempt == maxAttempts {
+		stalled := errors.Is(err, errStalled) && received < worthResuming
+		if !errors.As(err, new(lostError)) || received == 0 || stalled || attempt == maxAttempts {
 			return err
 		}
 		p.progress.Note(fmt.Sprintf("%v after %d bytes: resuming", err, p.done))
@@ -157,7 +164,7 @@ func (s *Store) get(ctx context.Context, from *url.URL, token string, p *partial
 	}
 	*validator = validatorOf(resp)
 
-	lost := fmt.Errorf("nothing came for %v", s.stall)
+	lost := fmt.Errorf("%w for %v", errStalled, s.stall)
 	watchdog := time.AfterFunc(s.stall, func() { cancel(lost) })
 	defer watchdog.Stop()
 	before := p.done

@@ -326,6 +326,27 @@ func TestStalledServer(t *testing.T) {
 	progress.want(t, "nothing came for 50ms; trying the next source")
 }
 
+// A server that stalls after a few bytes each time must not cost as many waits as a broken connection has attempts.
+func TestServerThatDrips(t *testing.T) {
+	data := content(50_000)
+	sleepy, web := serve(t, data), serve(t, data)
+	sleepy.before = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		w.WriteHeader(http.StatusOK)
+		w.Write(data[:4])
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	s := newStore(t, Config{}, data, sleepy.URL+"/x.gguf", web.URL+"/x.gguf")
+	s.stall = 50 * time.Millisecond
+	var progress notes
+	mustResolve(t, s, "m", &progress, data)
+	progress.want(t, "nothing came for 50ms; trying the next source")
+	if sleepy.count() != 1 {
+		t.Errorf("%d requests to a server that stalls", sleepy.count())
+	}
+}
+
 func TestLeftovers(t *testing.T) {
 	data := content(50_000)
 	for name, c := range map[string]struct {
@@ -476,7 +497,9 @@ func TestDamagedInCache(t *testing.T) {
 	}
 	var progress notes
 	mustResolve(t, s, "m", &progress, data)
-	progress.want(t, "damaged")
+	if n := strings.Count(strings.Join(progress.list, "\n"), "damaged"); n != 1 {
+		t.Errorf("said %d times that the file is damaged", n)
+	}
 	if web.count() != 2 {
 		t.Errorf("%d requests", web.count())
 	}
