@@ -14,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
@@ -66,6 +67,22 @@ type workerOptions struct {
 	grant    pass.Grant
 	memory   int64
 	open     func(context.Context, pass.Load) (*gguf.File, error)
+	window   int32 // bytes of every connection's and stream's flow control; 0: gRPC's choice
+}
+
+func (o workerOptions) dial() []grpc.DialOption {
+	d := rpc.DialOptions(insecure.NewCredentials())
+	if o.window > 0 {
+		d = append(d, grpc.WithInitialWindowSize(o.window), grpc.WithInitialConnWindowSize(o.window))
+	}
+	return d
+}
+
+func (o workerOptions) server() []grpc.ServerOption {
+	if o.window == 0 {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.InitialWindowSize(o.window), grpc.InitialConnWindowSize(o.window)}
 }
 
 func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
@@ -81,7 +98,7 @@ func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
 	}
 	log := slog.New(slog.DiscardHandler)
 	rows := &pass.RowPool{}
-	outlet := rpc.NewOutlet(rows, o.grant, log, rpc.DialOptions(insecure.NewCredentials())...)
+	outlet := rpc.NewOutlet(rows, o.grant, log, o.dial()...)
 	s, err := shard.New(shard.Config{
 		Name: name, Kernels: kernel.Best(), Threads: 1, Memory: o.memory, Grant: o.grant,
 		Open: o.open, Outlet: outlet, Rows: rows, Tracer: noop.NewTracerProvider().Tracer(""), Log: log,
@@ -95,7 +112,7 @@ func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
 	}
 	server := rpc.NewServer(rpc.ServerConfig{
 		Description: pass.Description{Name: name, PID: os.Getpid(), Address: l.Addr().String(), Protocol: o.protocol, Numerics: pass.Numerics},
-		Shard:       s, Outlet: outlet, Rows: rows, Credentials: insecure.NewCredentials(), Log: log,
+		Shard:       s, Outlet: outlet, Rows: rows, Credentials: insecure.NewCredentials(), Options: o.server(), Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 3)
@@ -122,9 +139,13 @@ func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
 // dial brings a hop to a worker to life.
 func dial(t testing.TB, w *worker, fault func(string, error)) *rpc.Hop {
 	t.Helper()
+	return dialAs(t, "test", w, workerOptions{}, fault)
+}
+
+func dialAs(t testing.TB, coordinator string, w *worker, o workerOptions, fault func(string, error)) *rpc.Hop {
+	t.Helper()
 	h := rpc.NewHop(rpc.HopConfig{
-		Coordinator: "test", Shard: w.name, Address: w.address,
-		Dial: rpc.DialOptions(insecure.NewCredentials()), Rows: &pass.RowPool{}, Fault: fault,
+		Coordinator: coordinator, Shard: w.name, Address: w.address, Dial: o.dial(), Rows: &pass.RowPool{}, Fault: fault,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -142,6 +163,7 @@ func dial(t testing.TB, w *worker, fault func(string, error)) *rpc.Hop {
 // line is a pipeline of workers that have loaded a model.
 type line struct {
 	*pipeline.Pipeline
+	ended   <-chan struct{} // closed when the pipeline's Run has ended
 	workers []*worker
 	hops    []*rpc.Hop
 	vocab   int
@@ -199,11 +221,17 @@ func startCut(t testing.TB, path string, cut func(layers int) []int, cache kvcac
 	if l.Pipeline, err = pipeline.New(pc); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { defer close(ended); l.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	l.ended = run(t, l.Pipeline)
 	return l
+}
+
+// run runs a pipeline until it breaks or the test ends.
+func run(t testing.TB, p *pipeline.Pipeline) (ended <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	end := make(chan struct{})
+	go func() { defer close(end); p.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-end })
+	return end
 }
 
 func (l *line) begin(t testing.TB, id pass.SequenceID, prompt int) {

@@ -116,8 +116,8 @@ func (s *Server) greet(ctx context.Context, stream daisyv1.ShardService_ControlS
 	if hello.GetProtocol() != mine.Protocol || hello.GetNumerics() != mine.Numerics {
 		err := fmt.Errorf("%w: coordinator %s (version %s) speaks protocol %d with numerics %d, shard %s (version %s) protocol %d with numerics %d: run the same release of daisy on both",
 			errVersion, hello.GetName(), cut(hello.GetVersion(), maxName), hello.GetProtocol(), hello.GetNumerics(), mine.Name, mine.Version, mine.Protocol, mine.Numerics)
-		stream.Send(&daisyv1.ControlResponse{Tag: r.GetTag(), Event: &daisyv1.ControlResponse_Failure{Failure: failureOf(err)}})
 		s.misfit(err)
+		stream.Send(&daisyv1.ControlResponse{Tag: r.GetTag(), Event: &daisyv1.ControlResponse_Failure{Failure: failureOf(err)}})
 		return "", err
 	}
 	return hello.GetName(), stream.Send(&daisyv1.ControlResponse{Tag: r.GetTag(), Event: &daisyv1.ControlResponse_Hello{Hello: mine}})
@@ -144,6 +144,9 @@ func (s *Server) perform(ctx context.Context, c *coordination, coordinator strin
 		plan, err := planFromProto(cmd.Unload.GetPlan())
 		if err != nil {
 			return err
+		}
+		if plan.Leader != coordinator && s.cfg.Outlet.coordination(plan.Leader) != nil {
+			return fmt.Errorf("plan %v is in use: coordinator %s is connected. Stop it, or start shards of its own for this one", plan, plan.Leader)
 		}
 		defer s.loaded(ctx)
 		return s.cfg.Shard.Unload(ctx, plan)

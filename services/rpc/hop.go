@@ -64,15 +64,14 @@ type Hop struct {
 	err   error         // set before done is closed
 
 	requests chan *daisyv1.ControlRequest
+	client   daisyv1.ShardServiceClient // set before ready is closed
 
 	mu      sync.Mutex
 	tag     uint64
 	replies map[uint64]chan *daisyv1.ControlResponse
-	client  daisyv1.ShardServiceClient
-	ctx     context.Context // of Run, for streams opened later
 
-	sending sync.Mutex
-	forward daisyv1.ShardService_ForwardClient // opened by the first Send
+	sending sync.Mutex                         // one pass at a time: frames of two must not mix
+	forward daisyv1.ShardService_ForwardClient // set before ready is closed
 }
 
 var _ pipeline.Hop = (*Hop)(nil)
@@ -121,9 +120,7 @@ func (h *Hop) run(ctx context.Context) error {
 	}
 	defer conn.Close()
 	g, ctx := errgroup.WithContext(ctx)
-	h.mu.Lock()
-	h.client, h.ctx = daisyv1.NewShardServiceClient(conn), ctx
-	h.mu.Unlock()
+	h.client = daisyv1.NewShardServiceClient(conn)
 	stream, err := h.client.Control(ctx)
 	if err != nil {
 		return err
@@ -131,6 +128,15 @@ func (h *Hop) run(ctx context.Context) error {
 	if err := h.greet(stream); err != nil {
 		return err
 	}
+	if h.forward, err = h.client.Forward(ctx); err != nil {
+		return err
+	}
+	g.Go(func() error { // the shard speaks only to end the stream; what was on its way is lost then
+		if err := h.forward.RecvMsg(&daisyv1.ForwardResponse{}); err != nil {
+			return err
+		}
+		return io.EOF
+	})
 	g.Go(func() error {
 		for {
 			select {
@@ -197,16 +203,18 @@ func (h *Hop) dispatch(r *daisyv1.ControlResponse) {
 	if reply == nil {
 		return
 	}
+	if r.GetProgress() != nil && len(reply) > 0 {
+		return // the progress before is unread: the next will do
+	}
 	select {
 	case reply <- r:
-	default: // progress that nobody has read yet: the next will do
+	default: // a second reply to one command
 	}
 }
 
 // call sends a command and waits for its reply; progress, if set, gets what comes before.
 func (h *Hop) call(ctx context.Context, r *daisyv1.ControlRequest, progress func(*daisyv1.LoadProgress)) (*daisyv1.ControlResponse, error) {
-	// Done or Failure must find room beside one unread report of progress.
-	reply := make(chan *daisyv1.ControlResponse, 64)
+	reply := make(chan *daisyv1.ControlResponse, 2) // the reply finds room beside one unread report of progress
 	h.mu.Lock()
 	h.tag++
 	r.Tag = h.tag
@@ -314,24 +322,10 @@ func (h *Hop) Describe(ctx context.Context) (pass.Description, error) {
 func (h *Hop) Send(p *pass.Pass) error {
 	h.sending.Lock()
 	defer h.sending.Unlock()
-	if h.forward == nil {
-		h.mu.Lock()
-		client, ctx := h.client, h.ctx
-		h.mu.Unlock()
-		stream, err := client.Forward(ctx)
-		if err != nil {
-			return err
-		}
-		h.forward = stream
-	}
 	err := sendPass(h.forward, h.cfg.Rows, p)
-	if isEOF(err) { // the reason is on the receiving side
-		if err = h.forward.RecvMsg(&daisyv1.ForwardResponse{}); err == nil {
-			err = errors.New("the shard closed the stream")
-		}
-	}
-	if err != nil {
-		h.forward = nil
+	if isEOF(err) { // the stream has ended, and the hop with it: Run knows the reason
+		<-h.done
+		err = h.dead()
 	}
 	return err
 }

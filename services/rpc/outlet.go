@@ -34,6 +34,7 @@ type Outlet struct {
 type coordination struct {
 	results chan *pass.Result             // as many as its credit
 	events  chan *daisyv1.ControlResponse // to its control stream
+	reading chan struct{}                 // capacity 1: full while a stream takes results
 	cancel  context.CancelCauseFunc       // ends the control stream
 	ended   chan struct{}                 // closed when the stream has ended and its sequences are free
 }
@@ -198,6 +199,7 @@ func (o *Outlet) join(ctx context.Context, name string, cancel context.CancelCau
 	c := &coordination{
 		results: make(chan *pass.Result, 2*o.grant.Passes),
 		events:  make(chan *daisyv1.ControlResponse, 1024),
+		reading: make(chan struct{}, 1),
 		cancel:  cancel,
 		ended:   make(chan struct{}),
 	}

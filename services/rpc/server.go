@@ -34,6 +34,7 @@ type ServerConfig struct {
 	Outlet      *Outlet
 	Rows        *pass.RowPool
 	Credentials credentials.TransportCredentials
+	Options     []grpc.ServerOption // beside those that the protocol needs
 	Log         *slog.Logger
 
 	// Loaded, if set, is called whenever the blocks held have changed.
@@ -59,14 +60,14 @@ func NewServer(cfg ServerConfig) *Server {
 // Run serves on the listener until ctx ends. It ends early, with an error that says what to do, if the first coordinator
 // to ask cannot use this shard: another protocol, another arithmetic, another model file.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	srv := grpc.NewServer(
+	srv := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(s.cfg.Credentials),
 		grpc.ForceServerCodecV2(s.codec),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
-	)
+	}, s.cfg.Options...)...)
 	daisyv1.RegisterShardServiceServer(srv, s)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(l) })
@@ -74,7 +75,12 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		select {
 		case <-ctx.Done():
 			srv.Stop() // peers keep their streams open for ever: there is no gentler way that ends
-			return ctx.Err()
+			select {
+			case err := <-s.unfit: // the reason that came first
+				return err
+			default:
+				return ctx.Err()
+			}
 		case err := <-s.unfit:
 			late := time.AfterFunc(unfitGrace, srv.Stop)
 			defer late.Stop()
@@ -159,13 +165,21 @@ func (s *Server) Results(r *daisyv1.ResultsRequest, stream daisyv1.ShardService_
 	if c == nil {
 		return toStatus(errors.New("open a control stream first"))
 	}
+	// One stream at a time takes results: those of a pipeline must not go to the one before.
+	select {
+	case c.reading <- struct{}{}:
+		defer func() { <-c.reading }()
+	case <-stream.Context().Done():
+		return toStatus(stream.Context().Err())
+	case <-c.ended:
+		return toStatus(errors.New("the control stream has ended"))
+	}
 	if err := stream.SendHeader(nil); err != nil { // tells the coordinator that results will come
 		return err
 	}
-	for {
+	for stream.Context().Err() == nil {
 		select {
 		case <-stream.Context().Done():
-			return toStatus(stream.Context().Err())
 		case <-c.ended:
 			return toStatus(errors.New("the control stream has ended"))
 		case r := <-c.results:
@@ -174,4 +188,5 @@ func (s *Server) Results(r *daisyv1.ResultsRequest, stream daisyv1.ShardService_
 			}
 		}
 	}
+	return toStatus(stream.Context().Err())
 }
