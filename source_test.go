@@ -200,7 +200,7 @@ func nothingLeftToDo(s source) (breaches []string) {
 
 // oneConcept: a file that is much longer than 500 lines holds more than one.
 func oneConcept(s source) []string {
-	const limit = 600
+	const limit = 650
 	if lines := bytes.Count(s.text, []byte("\n")); lines > limit && !s.generated() {
 		return []string{s.breach(s.file.Pos(), "%d lines: split it by concept near 500", lines)}
 	}
