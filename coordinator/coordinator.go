@@ -95,6 +95,7 @@ type Coordinator struct {
 type deployment struct {
 	plan     *plan.Plan
 	pipeline *pipeline.Pipeline
+	ended    chan struct{} // closed when the pipeline's Run has ended
 }
 
 // New makes a coordinator.
@@ -154,10 +155,21 @@ func (c *Coordinator) deploy(d *deployment) {
 	c.mu.Unlock()
 }
 
+// withdraw takes the current deployment out of service, unless a generation runs in it.
+func (c *Coordinator) withdraw() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.active.Load() > 0 { // counted before deployed is called
+		return false
+	}
+	c.current = nil
+	return true
+}
+
 // loadingWait is how long a request waits for a plan that is being loaded.
 const loadingWait = 30 * time.Second
 
-// deployed returns the current deployment. While one is being loaded it waits for it.
+// deployed returns the current deployment. While one is being loaded, or is about to be, it waits for it.
 func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
 	limit := time.NewTimer(loadingWait)
 	defer limit.Stop()
@@ -165,10 +177,10 @@ func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
 		c.mu.Lock()
 		d, state, detail, changed := c.current, c.status.State, c.status.Detail, c.changed
 		c.mu.Unlock()
-		if d != nil {
+		if d != nil && d.pipeline.Err() == nil {
 			return d, nil
 		}
-		if state != StateLoading {
+		if state == StateWaiting {
 			return nil, fmt.Errorf("%w: %s", ErrNotReady, detail)
 		}
 		select {

@@ -10,10 +10,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
+	"github.com/daisy-llm/daisy/coordinator/plan"
 	"github.com/daisy-llm/daisy/model/token"
+	"github.com/daisy-llm/daisy/pass"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -119,6 +122,93 @@ func TestLife(t *testing.T) {
 			t.Errorf("the generation ended with %v", err)
 		}
 		if s := c.settled(); s.Plan == before || s.State != StateReady || slices.ContainsFunc(s.Shards, func(s ShardStatus) bool { return s.Stage < 0 }) {
+			t.Errorf("afterwards: %+v", s)
+		}
+		if ids, _, _, err := c.collect(t.Context(), prompt(3)); err != nil || len(ids) != 5 {
+			t.Errorf("the next request: %v, %v", ids, err)
+		}
+	})
+	inTime(t, "a plan does not make way while a request comes", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.join("a", "b")
+		c.settled()
+		if err := c.admit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if c.withdraw() || !c.Ready() {
+			t.Error("the plan is gone though a request has its place")
+		}
+		c.leave()
+		if !c.withdraw() || c.Ready() {
+			t.Error("the plan is still there though nothing runs")
+		}
+	})
+	inTime(t, "what has no part in the plan breaks nothing", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.join("a", "b")
+		first, second := c.settled().Shards[0].Name, c.Status().Shards[1].Name
+		c.delay = 100 * time.Millisecond
+		r := prompt(3)
+		r.MaxTokens = 50
+		ended := make(chan error, 1)
+		generate := func() {
+			_, _, _, err := c.collect(t.Context(), r)
+			ended <- err
+		}
+		go generate()
+		time.Sleep(time.Second)
+		lost := errors.New("connection reset")
+		c.link(second).fault(first, lost) // a link of an older plan
+		c.link(first).fault("gone", lost)
+		c.rosters <- plan.NewRoster(c.members[0]) // gossip is mistaken: the link to the other lives
+		if err := <-ended; err != nil {
+			t.Errorf("the generation ended with %v", err)
+		}
+		c.rosters <- plan.NewRoster(c.members...)
+		go generate()
+		time.Sleep(time.Second)
+		c.link(first).fault(second, lost)
+		if err := <-ended; !errors.Is(err, ErrLost) {
+			t.Errorf("when the link between its stages broke, the generation ended with %v", err)
+		}
+		if s := c.settled(); s.State != StateReady {
+			t.Errorf("afterwards: %+v", s)
+		}
+	})
+	inTime(t, "a request that meets a broken pipeline waits for the next", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.join("a", "b")
+		c.settled()
+		c.current.pipeline.Break(errors.New("a link was lost"))
+		if ids, _, _, err := c.collect(t.Context(), prompt(3)); err != nil || len(ids) != 5 {
+			t.Errorf("%v, %v", ids, err)
+		}
+	})
+	inTime(t, "a plan that could not be loaded leaves nothing behind, and its name is not used again", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		failed := pass.PlanID{Number: 1, Leader: "c"}
+		c.loading = func(ctx context.Context, shard string, load pass.Load) error {
+			switch {
+			case load.Plan != failed:
+				return nil
+			case shard == "a":
+				return errors.New("a bad sector")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		c.join("a", "b")
+		synctest.Wait()
+		time.Sleep(settleTime)
+		synctest.Wait()
+		if n := len(c.link("b").blocks); n != 0 || c.Ready() {
+			t.Errorf("%d blocks of it are there", n)
+		}
+		if s := c.settled(); s.State != StateReady || s.Plan == failed.String() {
 			t.Errorf("afterwards: %+v", s)
 		}
 	})
@@ -266,7 +356,29 @@ func TestRequestsThatCannotBe(t *testing.T) {
 		if _, _, _, err := c.collect(t.Context(), prompt(64)); !errors.Is(err, ErrTooLong) {
 			t.Errorf("a prompt as long as the context: %v", err)
 		}
+		all := change(func(r *Request) { r.Sampling.TopK = 1 << 40 })
+		if err := c.check(&all); err != nil || all.Sampling.TopK != 0 {
+			t.Errorf("the highest 2^40 tokens: %d, %v", all.Sampling.TopK, err)
+		}
 	})
+}
+
+// TestTraceOfAClient: whatever trace state a client sends, shards accept the passes of its request.
+func TestTraceOfAClient(t *testing.T) {
+	state := trace.TraceState{}
+	for i := range 4 {
+		var err error
+		if state, err = state.Insert(fmt.Sprint("k", i), strings.Repeat("v", 200)); err != nil {
+			t.Fatal(err)
+		}
+		ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled, TraceState: state,
+		}))
+		got := traceOf(ctx)
+		if want := state.String(); got.Parent == "" || len(got.State) > pass.MaxTraceStateBytes || len(want) <= pass.MaxTraceStateBytes && got.State != want {
+			t.Errorf("a trace state of %d bytes goes on as %q, %q", len(want), got.Parent, got.State)
+		}
+	}
 }
 
 func TestStopMatcher(t *testing.T) {

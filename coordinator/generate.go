@@ -97,6 +97,9 @@ func (c *Coordinator) check(r *Request) error {
 	if err := r.Sampling.Validate(c.cfg.Model.Vocab); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if r.Sampling.TopK >= c.cfg.Model.Vocab {
+		r.Sampling.TopK = 0 // all, and within the bounds of what shards accept
+	}
 	room := c.cfg.Shape.Context - len(r.Prompt)
 	if r.MaxTokens == 0 || r.MaxTokens > room {
 		r.MaxTokens = room
@@ -304,5 +307,9 @@ func traceOf(ctx context.Context) pipeline.Trace {
 	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
-	return pipeline.Trace{Parent: carrier["traceparent"], State: carrier["tracestate"]}
+	state := carrier["tracestate"]
+	if len(state) > pass.MaxTraceStateBytes { // a client's; the trace goes on without
+		state = ""
+	}
+	return pipeline.Trace{Parent: carrier["traceparent"], State: state}
 }

@@ -33,8 +33,10 @@ type operator struct {
 	links   map[string]*member // by shard name
 	loading bool               // a deployment is on its way; its end will come as an event
 	current *deployment
-	plan    *plan.Plan // the last plan made; may be loaded, or half so
-	started bool       // a plan was loaded once: from now on fewer shards than asked for will do
+	ending  <-chan struct{} // closed when the pipeline of the deployment before has ended; nil: there was none
+	plan    *plan.Plan      // the last plan made; may be loaded, or half so
+	number  uint64          // of the last plan made, also of one that could not be loaded
+	started bool            // a plan was loaded once: from now on fewer shards than asked for will do
 	settle  *time.Timer
 }
 
@@ -104,6 +106,9 @@ func (o *operator) meet(ctx context.Context, roster plan.Roster) {
 			m.Member = now
 			continue
 		}
+		if !there && m.ready {
+			continue // a link that lives knows better than gossip; hangUp sees its end
+		}
 		m.cancel()
 		delete(o.links, name)
 		o.settle.Reset(settleTime)
@@ -121,7 +126,7 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 	m := &member{Member: who, cancel: cancel}
 	m.link = o.c.cfg.Dial(who, func(peer string, err error) {
 		o.post(ctx, func(_ context.Context, o *operator) {
-			if o.current != nil {
+			if o.current != nil && o.uses(who.Name, peer) {
 				o.current.pipeline.Break(fmt.Errorf("shard %s lost passes to shard %s: %w", who.Name, peer, err))
 			}
 		})
@@ -146,6 +151,14 @@ func (o *operator) dial(ctx context.Context, who plan.Member) {
 		o.post(ctx, func(ctx context.Context, o *operator) { o.hangUp(ctx, m, err) })
 		return nil
 	})
+}
+
+// uses says whether passes of the current plan go from one shard straight to the other. A link that a former plan needed
+// may break without harm.
+func (o *operator) uses(from, to string) bool {
+	_, i, sends := o.current.plan.Stage(from)
+	_, j, receives := o.current.plan.Stage(to)
+	return sends && receives && j == i+1
 }
 
 // try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
@@ -193,6 +206,13 @@ func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 	}
 	worked := m.ready
 	m.ready = false
+	if _, there := o.roster.Find(m.Name); !there {
+		o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", err)
+		m.cancel()
+		delete(o.links, m.Name)
+		o.settle.Reset(0)
+		return
+	}
 	if errors.Is(err, pipeline.ErrVersion) {
 		o.reject(m, err)
 		o.settle.Reset(0)
@@ -258,13 +278,23 @@ func (o *operator) replan(ctx context.Context) {
 	if whole && o.plan != nil && next.ID == o.plan.ID {
 		return
 	}
+	if whole && !o.c.withdraw() {
+		return // a request has come meanwhile
+	}
 	o.retire()
+	if o.plan == nil || next.ID != o.plan.ID { // a name is never used twice: shards may still be loading for its former bearer
+		next.ID.Number = max(next.ID.Number, o.number+1)
+		o.number = next.ID.Number
+	}
 	o.plan, o.loading = next, true
 	o.c.cfg.Log.Info("loading", "plan", next.String())
 	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateLoading, "loading "+next.String(), next.ID.String() })
 	o.announce(plan.Loading)
-	hops := o.hops()
+	hops, ending := o.hops(), o.ending
 	o.spawn(func() error {
+		if ending != nil {
+			<-ending // it shares hops, and results, with the one to come
+		}
 		p, failed, err := o.c.load(ctx, next, hops)
 		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err) })
 		return nil
@@ -289,6 +319,7 @@ func (o *operator) retire() {
 	}
 	o.c.deploy(nil)
 	o.current.pipeline.Break(errors.New("a new plan replaces it"))
+	o.ending = o.current.ended
 	o.current = nil
 }
 
@@ -328,10 +359,11 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 		o.settle.Reset(redialTime)
 		return
 	}
-	d := &deployment{plan: p, pipeline: pl}
+	d := &deployment{plan: p, pipeline: pl, ended: make(chan struct{})}
 	o.current, o.started = d, true
 	o.spawn(func() error {
 		err := pl.Run(ctx)
+		close(d.ended)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -369,7 +401,7 @@ func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pi
 	if err != nil {
 		return nil, failed, err
 	}
-	var mu sync.Mutex
+	var mu sync.Mutex // of failed, err and done
 	g, gctx := errgroup.WithContext(ctx)
 	done := make([]pass.LoadProgress, len(stages))
 	for i, s := range stages {
@@ -379,24 +411,22 @@ func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pi
 		g.Go(func() error {
 			l := c.cfg.Load
 			l.Plan, l.Layers, l.First, l.Last = p.ID, s.Layers, s.First, s.Last
-			err := chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
+			e := chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
 				mu.Lock()
 				defer mu.Unlock()
 				done[i] = progress
 				c.report(stages, done)
 			})
-			if err == nil {
-				return nil
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			if failed == "" {
-				failed = s.Shard
+			if e != nil && err == nil {
+				failed, err = s.Shard, fmt.Errorf("shard %s: %w", s.Shard, e)
 			}
-			return fmt.Errorf("shard %s: %w", s.Shard, err)
+			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if g.Wait() != nil {
+		c.giveUp(ctx, p, chain)
 		return nil, failed, err
 	}
 	pl, err := pipeline.New(pipeline.Config{
@@ -410,6 +440,25 @@ func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pi
 	return pl, "", err
 }
 
+// unloadTimeout bounds how long a plan that could not be loaded keeps the next one waiting.
+const unloadTimeout = 10 * time.Second
+
+// giveUp ends what is still being loaded of a plan, so that it does not turn up, and take memory, under the next one.
+func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []pipeline.Hop) {
+	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
+	defer cancel()
+	var g errgroup.Group
+	for _, h := range chain {
+		g.Go(func() error {
+			if err := h.Unload(ctx, p.ID); err != nil && !errors.Is(err, pipeline.ErrBroken) {
+				c.cfg.Log.Warn("a plan was not unloaded", "plan", p.ID, "shard", h.Shard(), "error", err)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+}
+
 // tidy frees what the shards hold of other plans, and says which hold their block of this one already.
 func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held map[string]bool, failed string, err error) {
 	held = make(map[string]bool)
@@ -419,7 +468,7 @@ func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held
 			return nil, name, fmt.Errorf("describe shard %s: %w", name, err)
 		}
 		for _, b := range d.Blocks {
-			if b.Plan == p.ID {
+			if _, place, ok := p.Stage(name); ok && b.Plan == p.ID && b.Layers == p.Pipelines[0][place].Layers {
 				held[name] = true
 				continue
 			}

@@ -32,6 +32,8 @@ type world struct {
 	mu    sync.Mutex
 	links map[string]*link // by shard, the newest
 	unfit map[string]error // by shard: what its Load gives
+
+	loading func(ctx context.Context, shard string, load pass.Load) error // of Loads with layers, if set
 }
 
 // link is a scripted Link.
@@ -42,7 +44,8 @@ type link struct {
 	done   chan struct{}
 	die    chan error // a value ends the link
 	err    error
-	refuse error // of Load
+	refuse error                           // of Load
+	fault  func(peer string, reason error) // as the coordinator wants to hear it
 
 	mu     sync.Mutex
 	blocks map[pass.PlanID]pass.Load
@@ -67,7 +70,11 @@ func (l *link) Done() <-chan struct{}  { return l.done }
 func (l *link) Err() error             { return l.err }
 func (l *link) Grant() pass.Grant      { return pass.Grant{Passes: 8, Bytes: 1 << 20} }
 
-func (l *link) Load(_ context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+func (l *link) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+	var err error
+	if l.w.loading != nil && load.Layers.Len() > 0 {
+		err = l.w.loading(ctx, l.member.Name, load)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.loads++
@@ -75,8 +82,8 @@ func (l *link) Load(_ context.Context, load pass.Load, progress func(pass.LoadPr
 		return l.refuse
 	}
 	progress(pass.LoadProgress{Done: 1, Total: 1})
-	l.blocks[load.Plan] = load
-	return nil
+	l.blocks[load.Plan] = load // a shard that loads does not hear when nobody waits for it any more
+	return err
 }
 
 func (l *link) Unload(_ context.Context, plan pass.PlanID) error {
@@ -176,12 +183,12 @@ func start(t *testing.T, change func(*Config)) *cluster {
 	c := Config{
 		Name: "c", Model: cfg, Shape: shape, Load: pass.Load{Model: "m", Context: 64, Parallel: 2},
 		Tokenizer: tok, Shards: 2, MaxWaiting: 1,
-		Dial: func(m plan.Member, _ func(string, error)) Link {
+		Dial: func(m plan.Member, fault func(string, error)) Link {
 			l := &link{w: w, member: m, ready: make(chan struct{}), done: make(chan struct{}), die: make(chan error, 1),
 				blocks: map[pass.PlanID]pass.Load{}, open: map[pass.SequenceID]bool{}}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			l.refuse = w.unfit[m.Name]
+			l.refuse, l.fault = w.unfit[m.Name], fault
 			if old := w.links[m.Name]; old != nil && old.member == m {
 				l.blocks, l.loads = old.blocks, old.loads // the same process
 			}
