@@ -206,15 +206,21 @@ func openText(local catalogue.Local) (_ *modelText, err error) {
 // shutdownGrace is how long answers that are under way may take to end themselves once the coordinator ends.
 const shutdownGrace = time.Second
 
-// serveHTTP serves the API until ctx ends.
+// errStopping is why answers end that are under way when the coordinator does.
+var errStopping = fmt.Errorf("%w: it is shutting down", coordinator.ErrNotReady)
+
+// serveHTTP serves the API until ctx ends. Requests end with errStopping then, which tells them from those whose client
+// has gone.
 func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return requests },
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -223,6 +229,7 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, log *s
 		return err
 	case <-ctx.Done():
 	}
+	stop(errStopping)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {

@@ -191,7 +191,7 @@ func (o *localOptions) rehearse(file catalogue.Local) error {
 		members = append(members, plan.Member{Name: shardName(i), Role: plan.Shard, Memory: memory})
 	}
 	_, err = plan.Solve(plan.NewRoster(members...), shape, nil, plan.Options{})
-	return err
+	return advise(err)
 }
 
 func (l *localCluster) startShards(c *cli, o localOptions, model string) error {

@@ -36,6 +36,9 @@ func newPlanCommand(c *cli) *cobra.Command {
 			if err := o.makeMembers(); err != nil {
 				return err
 			}
+			if o.sizing.Threads < 1 {
+				return fmt.Errorf("--threads %d: use 1 or more", o.sizing.Threads)
+			}
 			store, err := c.store()
 			if err != nil {
 				return err
@@ -50,7 +53,7 @@ func newPlanCommand(c *cli) *cobra.Command {
 			}
 			p, err := plan.Solve(o.members, shape, nil, plan.Options{Leader: "plan"})
 			if err != nil {
-				return err
+				return advise(err)
 			}
 			losses, err := plan.Headroom(p, o.members, shape)
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/daisy-llm/daisy/coordinator/plan"
@@ -93,4 +94,12 @@ func contextFor(cfg *model.Config, asked int) (int, error) {
 		return 0, fmt.Errorf("a context of %d positions is not possible: the model was made for at most %d", asked, cfg.Context)
 	}
 	return asked, nil
+}
+
+// advise says what to do where memory is short.
+func advise(err error) error {
+	if !errors.As(err, new(*plan.ShortError)) {
+		return err
+	}
+	return fmt.Errorf("%w: offer more with --memory, or lower --context or --parallel", err)
 }

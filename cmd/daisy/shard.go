@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -89,6 +90,9 @@ cache, or from where the coordinator has it, whichever has the right hash; a mod
 func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *slog.Logger, listening func(address string)) (err error) {
 	if err := checkListen(o.Listen, o.Insecure); err != nil {
 		return err
+	}
+	if len(o.Join) == 0 { // as of --join ""
+		return errors.New("--join is empty: name the HOST:PORT of the coordinator")
 	}
 	kernels, err := selectKernels(o.Kernels)
 	if err != nil {
@@ -228,8 +232,17 @@ func processName(role string) string {
 
 // checkListen refuses to be reachable from other machines unless that was asked for.
 func checkListen(listen string, allowed bool) error {
+	if _, port, err := net.SplitHostPort(listen); err != nil || !isPort(port) {
+		return fmt.Errorf("--listen %q is not HOST:PORT: write it like 127.0.0.1:8080, or 127.0.0.1:0 for any free port", listen)
+	}
 	if allowed || cluster.IsLoopback(listen) {
 		return nil
 	}
 	return fmt.Errorf("listening on %s would open the cluster to other machines without encryption: use a loopback address, or --insecure on a network that you trust", listen)
+}
+
+// isPort says whether text is the number of a port, 0 included.
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
 }

@@ -12,7 +12,7 @@ import (
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
 
-// signals turns Ctrl-C and SIGTERM into the end of a context. The second one exits at once: shards notice by
+// signals turns Ctrl-C, SIGTERM and the end of the terminal into the end of a context. The second one exits at once: shards notice by
 // themselves that their parent is gone.
 type signals struct {
 	received chan os.Signal
@@ -28,6 +28,9 @@ func watchSignals(parent context.Context) (context.Context, *signals) {
 	ctx, end := context.WithCancelCause(parent)
 	s := &signals{received: make(chan os.Signal, 2), end: end}
 	signal.Notify(s.received, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup asks to outlive the terminal
+		signal.Notify(s.received, syscall.SIGHUP)
+	}
 	go s.loop()
 	return ctx, s
 }

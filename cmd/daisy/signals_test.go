@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"syscall"
 	"testing"
 
@@ -23,6 +25,21 @@ func TestSignalEndsTheContext(t *testing.T) {
 	ctx, s := watchSignals(t.Context())
 	defer s.stop()
 	interrupt(t)
+	<-ctx.Done()
+	if !errors.Is(context.Cause(ctx), errInterrupted) {
+		t.Errorf("cause %v", context.Cause(ctx))
+	}
+}
+
+func TestHangUpEndsTheContext(t *testing.T) {
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP) // also where the test itself runs under nohup
+	defer signal.Stop(heard)
+	ctx, s := watchSignals(t.Context())
+	defer s.stop()
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 	<-ctx.Done()
 	if !errors.Is(context.Cause(ctx), errInterrupted) {
 		t.Errorf("cause %v", context.Cause(ctx))
