@@ -15,8 +15,10 @@ import (
 //	n x 32 int8     values, from -127 to 127
 //	n x float32     d, the scale
 //	n x float32     d * sum of the values, for formats with minima
-//	n x int32       -8 * sum, the offset of Q4_0
+//	n x int32       -8 * sum, the offset of Q4_0, and half of Q5_0's
 //	n x int32       -128 * sum, the offset of Q8_0
+//	n x int32       -32 * sum of the first 16 values, the offset of Q6_K
+//	n x int32       -32 * sum of the last 16 values
 //
 // and for the other weights, for each column, n x float32.
 type Activations struct {
@@ -26,7 +28,7 @@ type Activations struct {
 	data         []byte
 }
 
-const recordBytes = 32 + 4*4 // of a block and a token
+const recordBytes = 32 + 6*4 // of a block and a token
 
 // ActivationBytes is the memory that tokens x cols take for weights of format f.
 func ActivationBytes(f Format, tokens, cols int) int {
@@ -109,22 +111,25 @@ func quantizeReference(dst []byte, x []float32, n, t int) {
 		}
 		largest := math.Float32frombits(bits)
 		d := largest / 127
-		var sum int32
+		var sums [2]int32
 		if bits >= quantizeTiny && bits < quantizeInf {
 			inverse := 127 / largest
 			for i, v := range x[:BlockSize] {
 				q := int32(math.RoundToEven(float64(float32(v * inverse))))
 				dst[BlockSize*t+i] = byte(q)
-				sum += q
+				sums[i/16] += q
 			}
 		} else {
 			clear(dst[BlockSize*t:][:BlockSize])
 		}
+		sum := sums[0] + sums[1]
 		scales := dst[BlockSize*n:]
 		putF32(scales, t, d)
 		putF32(scales, n+t, d*float32(sum))
 		putU32(scales, 2*n+t, uint32(-8*sum))
 		putU32(scales, 3*n+t, uint32(-128*sum))
+		putU32(scales, 4*n+t, uint32(-32*sums[0]))
+		putU32(scales, 5*n+t, uint32(-32*sums[1]))
 	}
 }
 

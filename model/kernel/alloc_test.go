@@ -14,7 +14,8 @@ func TestKernelsAllocateNothing(t *testing.T) {
 		v := [4][]float32{gaussian(r, 100), gaussian(r, 100), gaussian(r, 100), gaussian(r, 100)}
 		halves := make([]uint16, 100)
 		for _, f := range allFormats {
-			const rows, cols, tokens = 40, 64, 13
+			const rows, tokens = 40, 13
+			cols := wholeBlocks(f, 64)
 			m := NewMatrix(Aligned(PackedSize(f, rows, cols)), f, rows, cols)
 			src := ordinaryRows(r, f, rows, cols)
 			x, product := gaussian(r, tokens*cols), make([]float32, tokens*rows)

@@ -15,14 +15,23 @@ const (
 	Q8_0        // blocks of 32: f16 scale, 32 int8
 	Q4_0        // blocks of 32: f16 scale, 32 nibbles less 8
 	Q4_1        // blocks of 32: f16 scale, f16 minimum, 32 nibbles
+	Q5_0        // blocks of 32: f16 scale, 32 integers of 5 bits less 16
+	Q4_K        // blocks of 256: f16 scales of eight 6-bit scales and 6-bit minima, each for 32 nibbles
+	Q5_K        // blocks of 256: like Q4_K, with integers of 5 bits
+	Q6_K        // blocks of 256: f16 scale of sixteen int8 scales, each for 16 integers of 6 bits less 32
 	formats
 )
 
-// BlockSize is the number of values that share a scale, and the unit of quantised columns.
-const BlockSize = 32
+const (
+	// BlockSize is the number of activations that share a scale.
+	BlockSize = 32
 
+	superBlock = 256 // columns of a block of the formats whose scales have a scale
+)
+
+// String is the format's name in ggml, in lower case.
 func (f Format) String() string {
-	names := [...]string{"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}
+	names := [...]string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q4_k", "q5_k", "q6_k"}
 	if int(f) < len(names) {
 		return names[f]
 	}
@@ -32,7 +41,18 @@ func (f Format) String() string {
 // Quantized says whether products use int8 activations; the others use float32.
 func (f Format) Quantized() bool { return f >= Q8_0 && f < formats }
 
-// blockBytes is the size of one GGUF block, or of one value of the formats without blocks.
+// blockSize is the number of values in a GGUF block; 1 in the formats without blocks.
+func (f Format) blockSize() int {
+	switch f {
+	case F32, F16, BF16:
+		return 1
+	case Q4_K, Q5_K, Q6_K:
+		return superBlock
+	}
+	return BlockSize
+}
+
+// blockBytes is the size of one GGUF block.
 func (f Format) blockBytes() int {
 	switch f {
 	case F32:
@@ -45,66 +65,23 @@ func (f Format) blockBytes() int {
 		return 2 + 16
 	case Q4_1:
 		return 4 + 16
+	case Q5_0:
+		return 2 + 4 + 16
+	case Q4_K:
+		return 4 + 12 + 128
+	case Q5_K:
+		return 4 + 12 + 32 + 128
+	case Q6_K:
+		return 128 + 64 + 16 + 2
 	}
 	panic("kernel: unknown format " + f.String())
 }
 
-// ValidCols says whether a row may have so many columns: whole blocks in the quantised formats.
-func (f Format) ValidCols(cols int) bool {
-	return cols > 0 && (!f.Quantized() || cols%BlockSize == 0)
-}
+// ValidCols says whether a row may have so many columns: whole blocks.
+func (f Format) ValidCols(cols int) bool { return cols > 0 && cols%f.blockSize() == 0 }
 
 // RowBytes is the size of a GGUF row of cols values.
-func (f Format) RowBytes(cols int) int {
-	if f.Quantized() {
-		return cols / BlockSize * f.blockBytes()
-	}
-	return cols * f.blockBytes()
-}
-
-// Dequantize writes the values of one GGUF row, src, to dst. They are exact, except that Q4_1 rounds once.
-func Dequantize(f Format, dst []float32, src []byte) {
-	if !f.ValidCols(len(dst)) || len(src) != f.RowBytes(len(dst)) {
-		panic(fmt.Sprintf("kernel: dequantize %d values of %v from %d bytes", len(dst), f, len(src)))
-	}
-	switch f {
-	case F32:
-		for i := range dst {
-			dst[i] = f32At(src, i)
-		}
-	case F16:
-		for i := range dst {
-			dst[i] = halfToFloat(u16At(src, i))
-		}
-	case BF16:
-		for i := range dst {
-			dst[i] = brainToFloat(u16At(src, i))
-		}
-	case Q8_0:
-		for ; len(dst) > 0; dst, src = dst[32:], src[34:] {
-			d := halfToFloat(u16At(src, 0))
-			for i, q := range src[2:34] {
-				dst[i] = d * float32(int8(q))
-			}
-		}
-	case Q4_0:
-		for ; len(dst) > 0; dst, src = dst[32:], src[18:] {
-			d := halfToFloat(u16At(src, 0))
-			for i, q := range src[2:18] {
-				dst[i] = d * float32(int(q&15)-8)
-				dst[i+16] = d * float32(int(q>>4)-8)
-			}
-		}
-	case Q4_1:
-		for ; len(dst) > 0; dst, src = dst[32:], src[20:] {
-			d, m := halfToFloat(u16At(src, 0)), halfToFloat(u16At(src, 1))
-			for i, q := range src[4:20] {
-				dst[i] = float32(d*float32(q&15)) + m
-				dst[i+16] = float32(d*float32(q>>4)) + m
-			}
-		}
-	}
-}
+func (f Format) RowBytes(cols int) int { return cols / f.blockSize() * f.blockBytes() }
 
 func u16At(b []byte, i int) uint16 { return uint16(b[2*i]) | uint16(b[2*i+1])<<8 }
 

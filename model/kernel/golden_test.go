@@ -6,7 +6,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -44,8 +43,8 @@ func (t tensors) floats(name string) []float32 {
 // TestGoldenValues compares with ggml's values of the same blocks, and with its dot products.
 func TestGoldenValues(t *testing.T) {
 	const rows, cols = 8, 512
-	for _, f := range []Format{F16, BF16, Q8_0, Q4_0, Q4_1} {
-		golden := readTensors(t, filepath.Join("testdata/quants", strings.ToLower(f.String())+".safetensors"))
+	for _, f := range allFormats[1:] {
+		golden := readTensors(t, filepath.Join("testdata/quants", f.String()+".safetensors"))
 		t.Run(f.String(), func(t *testing.T) {
 			for _, pair := range [][2]string{{"raw", "dequant"}, {"random_raw", "random_dequant"}} {
 				raw, want := golden[pair[0]], golden.floats(pair[1])

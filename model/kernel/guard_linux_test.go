@@ -78,7 +78,7 @@ func TestProductsStayWithinTheirBuffers(t *testing.T) {
 		for _, format := range allFormats {
 			for _, rows := range []int{1, 16, 33, 80} {
 				t.Run(fmt.Sprint(format, rows), func(t *testing.T) {
-					const cols = 96
+					cols := wholeBlocks(format, 96)
 					f, r := fenced(t), newRandom(1)
 					m := NewMatrix(f.bytes(PackedSize(format, rows, cols)), format, rows, cols)
 					src := f.bytes(rows * format.RowBytes(cols))

@@ -13,8 +13,18 @@ const Lanes = 16
 //	Q8_0        for each block of 32 columns: 16 scales; 8 x 64 bytes, value+128
 //	Q4_0        for each block: 16 scales; 4 x 64 bytes
 //	Q4_1        for each block: 16 scales; 16 minima; 4 x 64 bytes
+//	Q5_0        for each block: 16 scales; 64 bytes of upper bits; 4 x 64 bytes
+//	Q4_K        for each block of 256 columns: a head; 8 times 4 x 64 bytes
+//	Q5_K        for each block of 256: a head; 8 times 64 bytes of upper bits and 4 x 64 bytes
+//	Q6_K        for each block of 256: a head; 8 times 2 x 64 bytes of upper bits and 4 x 64 bytes
 //
 // In the j-th 64 bytes, bytes 4r..4r+3 are row r, columns 4j..4j+3; with nibbles, the high ones are 16 columns further.
+// Bytes 4r..4r+3 of the upper bits belong to row r too. One bit to a value: bit k of byte i is column 4k+i. Two bits to a
+// value: bits 2k and 2k+1 of byte i are column 4k+i of the first 16 columns, in the other 64 bytes of the last 16.
+//
+// A head is 320 bytes: 16 f16 scales; 16 f16 scales of the minima, negated (Q6_K: zeros); then for each 32 columns 16 byte
+// scales and 16 byte minima (Q6_K: 16 scales of the first 16 columns and 16 of the last).
+//
 // Rows that fill the last group are zero, and MatMul does not write them.
 //
 // A Matrix is a small value over the caller's memory: copy it freely.
@@ -50,15 +60,32 @@ func groups(rows int) int { return (rows + Lanes - 1) / Lanes }
 func (f Format) groupBytes(cols int) int { return f.steps(cols) * f.stepBytes() }
 
 // steps is the number of records along k in a group: blocks, or single columns.
-func (f Format) steps(cols int) int {
-	if f.Quantized() {
-		return cols / BlockSize
-	}
-	return cols
-}
+func (f Format) steps(cols int) int { return cols / f.blockSize() }
+
+const (
+	headBytes   = 320 // of a record of 256 columns
+	headScales  = 64  // where the byte scales start
+	scalesBytes = 32  // of 32 columns
+)
 
 // stepBytes is the size of a record.
-func (f Format) stepBytes() int { return Lanes * f.blockBytes() }
+func (f Format) stepBytes() int {
+	if f.blockSize() == superBlock {
+		return headBytes + superBlock/BlockSize*f.integerBytes()
+	}
+	return Lanes * f.blockBytes()
+}
+
+// integerBytes is the size of 32 columns' integers in a record of 256.
+func (f Format) integerBytes() int {
+	switch f {
+	case Q5_K:
+		return (1 + 4) * 64
+	case Q6_K:
+		return (2 + 4) * 64
+	}
+	return 4 * 64
+}
 
 // Pack repacks the groups [from, to) from GGUF rows. The sources are stacked: the first row of the second follows the
 // last of the first, whatever their numbers; each holds whole rows, and together they hold exactly m.Rows. Several
@@ -98,34 +125,4 @@ func rowOf(sources [][]byte, offset, rowBytes int) []byte {
 		offset -= len(s)
 	}
 	panic("kernel: no such row")
-}
-
-// packRow writes one GGUF row to lane r of its group.
-func packRow(f Format, group []byte, r int, row []byte) {
-	block, step := f.blockBytes(), f.stepBytes()
-	for ; len(row) > 0; row, group = row[block:], group[step:] {
-		switch f {
-		case F32:
-			putU32(group, r, u32At(row, 0))
-		case F16, BF16:
-			putU16(group, r, u16At(row, 0))
-		case Q8_0:
-			putU16(group, r, u16At(row, 0))
-			packQuads(group[32:], r, row[2:34], 0x80808080)
-		case Q4_0:
-			putU16(group, r, u16At(row, 0))
-			packQuads(group[32:], r, row[2:18], 0)
-		case Q4_1:
-			putU16(group, r, u16At(row, 0))
-			putU16(group, Lanes+r, u16At(row, 1))
-			packQuads(group[64:], r, row[4:20], 0)
-		}
-	}
-}
-
-// packQuads spreads the bytes of src, by fours, over lane r of as many vectors; flip is applied to each four.
-func packQuads(dst []byte, r int, src []byte, flip uint32) {
-	for j := range len(src) / 4 {
-		putU32(dst, Lanes*j+r, u32At(src, j)^flip)
-	}
 }

@@ -8,7 +8,24 @@ import (
 	"testing"
 )
 
-var allFormats = []Format{F32, F16, BF16, Q8_0, Q4_0, Q4_1}
+var allFormats = []Format{F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K, Q5_K, Q6_K}
+
+// wholeBlocks is cols, or a few more, that make whole blocks.
+func wholeBlocks(f Format, cols int) int {
+	size := f.blockSize()
+	return (cols + size - 1) / size * size
+}
+
+// halfOffsets are where a GGUF block of an integer format has its f16 scale, and that of its minima.
+func halfOffsets(f Format) []int {
+	switch f {
+	case Q4_1, Q4_K, Q5_K:
+		return []int{0, 2}
+	case Q6_K:
+		return []int{208}
+	}
+	return []int{0}
+}
 
 // ordinaryRows are GGUF rows whose values are like those of a model.
 func ordinaryRows(r *rand.Rand, f Format, rows, cols int) []byte {
@@ -31,9 +48,8 @@ func ordinaryRows(r *rand.Rand, f Format, rows, cols int) []byte {
 			b[i] = byte(r.Uint32())
 		}
 		for o := 0; o < len(b); o += f.blockBytes() {
-			putU16(b[o:], 0, floatToHalf(float32(r.NormFloat64()*0.01)))
-			if f == Q4_1 {
-				putU16(b[o:], 1, floatToHalf(float32(r.NormFloat64()*0.05)))
+			for i, at := range halfOffsets(f) {
+				putU16(b[o+at:], 0, floatToHalf(float32(r.NormFloat64()*[]float64{0.01, 0.05}[i])))
 			}
 		}
 	}
@@ -55,8 +71,9 @@ func extremeRows(r *rand.Rand, f Format, rows, cols int) []byte {
 	}
 	if f.Quantized() && r.IntN(2) == 0 { // finite scales, or every result is a NaN soon
 		for o := 0; o < len(b); o += f.blockBytes() {
-			b[o+1] &^= 0x40
-			b[o+3] &^= 0x40
+			for _, at := range halfOffsets(f) {
+				b[o+at+1] &^= 0x40
+			}
 		}
 	}
 	return b
@@ -87,6 +104,9 @@ func TestProductsMatchReference(t *testing.T) {
 				list = floatShapes
 			}
 			for _, sh := range list {
+				if f.blockSize() == superBlock { // as many blocks of 32, but for the longest
+					sh.cols = min(8*sh.cols, 1536)
+				}
 				for kind := range 3 {
 					rows, values := ordinaryRows, gaussian
 					switch kind {
@@ -99,7 +119,7 @@ func TestProductsMatchReference(t *testing.T) {
 					m := NewMatrix(Aligned(PackedSize(f, sh.rows, sh.cols)), f, sh.rows, sh.cols)
 					m.Pack(0, m.Groups(), src)
 					most := 31
-					if sh.rows*sh.cols <= 48*64 {
+					if sh.rows*sh.cols <= 48*64 || f.blockSize() == superBlock && sh.cols == 256 {
 						most = 64
 					}
 					x := values(r, most*sh.cols)
@@ -201,11 +221,15 @@ func TestQuantizeMatchesReference(t *testing.T) {
 // TestNonFiniteActivationsPoison makes sure that an infinity is not quantised away.
 func TestNonFiniteActivationsPoison(t *testing.T) {
 	for _, s := range Sets() {
-		for _, f := range []Format{Q8_0, Q4_0, Q4_1} {
+		for _, f := range allFormats {
+			if !f.Quantized() {
+				continue
+			}
+			cols := wholeBlocks(f, 64)
 			for _, bad := range []float32{infinity, -infinity, float32(math.NaN())} {
-				m := NewMatrix(Aligned(PackedSize(f, 16, 64)), f, 16, 64)
-				m.Pack(0, 1, ordinaryRows(newRandom(1), f, 16, 64))
-				x := make([]float32, 64)
+				m := NewMatrix(Aligned(PackedSize(f, 16, cols)), f, 16, cols)
+				m.Pack(0, 1, ordinaryRows(newRandom(1), f, 16, cols))
+				x := make([]float32, cols)
 				x[40] = bad
 				out := make([]float32, 16)
 				multiply(s, out, m, x, 1)
@@ -225,7 +249,10 @@ func TestSplitsDoNotMatter(t *testing.T) {
 	const tokens = 31
 	for _, f := range allFormats {
 		r := newRandom(9)
-		cols := 160
+		cols := wholeBlocks(f, 160)
+		if f.blockSize() == superBlock {
+			cols *= 2
+		}
 		parts := []int{5, 40, 3, 16, 7}
 		var sources [][]byte
 		var src []byte
@@ -280,8 +307,9 @@ func TestSplitsDoNotMatter(t *testing.T) {
 
 // TestPackLayout checks one value of each format at a place counted by hand.
 func TestPackLayout(t *testing.T) {
-	const rows, cols, row, col = 33, 64, 21, 50 // group 1, lane 5; block 1, value 18
+	const rows, row, col = 33, 21, 50 // group 1, lane 5; block 1, value 18
 	for _, f := range allFormats {
+		cols := wholeBlocks(f, 64)
 		src := make([]byte, rows*f.RowBytes(cols))
 		at := row * f.RowBytes(cols)
 		m := NewMatrix(make([]byte, PackedSize(f, rows, cols)), f, rows, cols)
@@ -291,7 +319,7 @@ func TestPackLayout(t *testing.T) {
 			binary.LittleEndian.PutUint32(src[at+4*col:], 0x11223344)
 			m.Pack(0, 3, src)
 			if got := binary.LittleEndian.Uint32(m.data[group+(col*16+5)*4:]); got != 0x11223344 {
-				t.Errorf("F32: %x", got)
+				t.Errorf("f32: %x", got)
 			}
 		case F16, BF16:
 			binary.LittleEndian.PutUint16(src[at+2*col:], 0x1122)
@@ -303,7 +331,7 @@ func TestPackLayout(t *testing.T) {
 			src[at+34+2+18] = 0xf0 // -16
 			m.Pack(0, 3, src)
 			if got := m.data[group+544+32+4*64+5*4+2]; got != 128-16 {
-				t.Errorf("Q8_0: %d", got)
+				t.Errorf("q8_0: %d", got)
 			}
 		case Q4_0, Q4_1:
 			head := f.blockBytes() - 16
@@ -311,6 +339,57 @@ func TestPackLayout(t *testing.T) {
 			m.Pack(0, 3, src)
 			if got := m.data[group+16*f.blockBytes()+16*head+5*4+2]; got != 0xa0 {
 				t.Errorf("%v: %x", f, got)
+			}
+		case Q5_0:
+			block := src[at+22:]
+			block[2+2] = 1 << 2 // the upper bit of value 18
+			block[6+2] = 0xa0   // values 2 and 18
+			m.Pack(0, 3, src)
+			record := m.data[group+352:]
+			if got := record[32+5*4+2]; got != 1<<4 {
+				t.Errorf("q5_0: upper bits %x", got)
+			}
+			if got := record[96+5*4+2]; got != 0xa0 {
+				t.Errorf("q5_0: %x", got)
+			}
+		case Q4_K:
+			src[at+4+1], src[at+4+5] = 0xc0|41, 42 // scale and minimum of block 1, under upper bits of another
+			src[at+16+18] = 0xa0                   // value 18 of block 1, above block 0's
+			src[at+16+2] = 0xb0                    // value 2
+			m.Pack(0, 3, src)
+			if got := m.data[group+64+32+5:]; got[0] != 41 || got[16] != 42 {
+				t.Errorf("q4_k: scale %d, minimum %d", got[0], got[16])
+			}
+			if got := m.data[group+320+256+5*4+2]; got != 0xab {
+				t.Errorf("q4_k: %x", got)
+			}
+		case Q5_K:
+			src[at+16+18] = 1 << 1 // the upper bit of value 18 of block 1
+			src[at+48+18] = 0xa0
+			m.Pack(0, 3, src)
+			integers := m.data[group+320+320:]
+			if got := integers[5*4+2]; got != 1<<4 {
+				t.Errorf("q5_k: upper bits %x", got)
+			}
+			if got := integers[64+5*4+2]; got != 0xa0 {
+				t.Errorf("q5_k: %x", got)
+			}
+		case Q6_K:
+			src[at+192+3] = 0x85      // the scale of columns 48 to 63
+			src[at+128+18] = 3 << 2   // the upper bits of value 18 of block 1
+			src[at+32+18] = 0x0a      // its nibble
+			src[at+32+18+4] = 0x0c    // that of value 22
+			src[at+128+18+4] = 2 << 2 // and its upper bits
+			m.Pack(0, 3, src)
+			if got := m.data[group+64+32+16+5]; got != 0x85 {
+				t.Errorf("q6_k: scale %x", got)
+			}
+			integers := m.data[group+320+384:]
+			if got := integers[64+5*4+2]; got != 3|2<<2 {
+				t.Errorf("q6_k: upper bits %x", got)
+			}
+			if got, next := integers[128+5*4+2], integers[128+64+5*4+2]; got != 0xa0 || next != 0xc0 {
+				t.Errorf("q6_k: %x, %x", got, next)
 			}
 		}
 	}
@@ -323,6 +402,7 @@ func TestMismatchesPanic(t *testing.T) {
 	}
 	for name, f := range map[string]func(){
 		"columns of a quantised row": func() { NewMatrix(make([]byte, 10000), Q4_0, 4, 33) },
+		"half a block of 256":        func() { NewMatrix(make([]byte, 10000), Q6_K, 4, 384) },
 		"memory":                     func() { NewMatrix(make([]byte, 10), F32, 4, 32) },
 		"rows to pack":               func() { m := matrix(F32, 3, 4); m.Pack(0, 1, make([]byte, 32)) },
 		"half a row":                 func() { m := matrix(F32, 3, 4); m.Pack(0, 1, make([]byte, 40)) },

@@ -746,6 +746,246 @@ func productQ4_1x11AVX512(w *byte, x *byte, out *float32, stride int, steps int,
 //go:noescape
 func productQ4_1x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
 
+// productQ5_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
+//
+//go:noescape
+func productQ5_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
+//
+//go:noescape
+func productQ5_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
+//
+//go:noescape
+func productQ5_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
+//
+//go:noescape
+func productQ5_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
+//
+//go:noescape
+func productQ5_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
+//
+//go:noescape
+func productQ5_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
+//
+//go:noescape
+func productQ5_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
+//
+//go:noescape
+func productQ5_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ4_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ4_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ4_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ4_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
+//
+//go:noescape
+func productQ4_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
+//
+//go:noescape
+func productQ4_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
+//
+//go:noescape
+func productQ4_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
+//
+//go:noescape
+func productQ4_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
+//
+//go:noescape
+func productQ4_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
+//
+//go:noescape
+func productQ4_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
+//
+//go:noescape
+func productQ4_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
+//
+//go:noescape
+func productQ4_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
+//
+//go:noescape
+func productQ5_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
+//
+//go:noescape
+func productQ5_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
+//
+//go:noescape
+func productQ5_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
+//
+//go:noescape
+func productQ5_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
+//
+//go:noescape
+func productQ5_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
+//
+//go:noescape
+func productQ5_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
+//
+//go:noescape
+func productQ5_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
+//
+//go:noescape
+func productQ5_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ6_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ6_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ6_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ6_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
+//
+//go:noescape
+func productQ6_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
+//
+//go:noescape
+func productQ6_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
+//
+//go:noescape
+func productQ6_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
+//
+//go:noescape
+func productQ6_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
+//
+//go:noescape
+func productQ6_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
+//
+//go:noescape
+func productQ6_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
+//
+//go:noescape
+func productQ6_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
+//
+//go:noescape
+func productQ6_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
 // productF32x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
@@ -1010,6 +1250,114 @@ func productAVX512(f Format, n int, w, x *byte, out *float32, stride, steps, gro
 		case 12:
 			productQ4_1x12AVX512(w, x, out, stride, steps, groups)
 		}
+	case Q5_0:
+		switch n {
+		case 1:
+			productQ5_0x1AVX512(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_0x2AVX512(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_0x3AVX512(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_0x4AVX512(w, x, out, stride, steps, groups)
+		case 5:
+			productQ5_0x5AVX512(w, x, out, stride, steps, groups)
+		case 6:
+			productQ5_0x6AVX512(w, x, out, stride, steps, groups)
+		case 7:
+			productQ5_0x7AVX512(w, x, out, stride, steps, groups)
+		case 8:
+			productQ5_0x8AVX512(w, x, out, stride, steps, groups)
+		case 9:
+			productQ5_0x9AVX512(w, x, out, stride, steps, groups)
+		case 10:
+			productQ5_0x10AVX512(w, x, out, stride, steps, groups)
+		case 11:
+			productQ5_0x11AVX512(w, x, out, stride, steps, groups)
+		case 12:
+			productQ5_0x12AVX512(w, x, out, stride, steps, groups)
+		}
+	case Q4_K:
+		switch n {
+		case 1:
+			productQ4_Kx1AVX512(w, x, out, stride, steps, groups)
+		case 2:
+			productQ4_Kx2AVX512(w, x, out, stride, steps, groups)
+		case 3:
+			productQ4_Kx3AVX512(w, x, out, stride, steps, groups)
+		case 4:
+			productQ4_Kx4AVX512(w, x, out, stride, steps, groups)
+		case 5:
+			productQ4_Kx5AVX512(w, x, out, stride, steps, groups)
+		case 6:
+			productQ4_Kx6AVX512(w, x, out, stride, steps, groups)
+		case 7:
+			productQ4_Kx7AVX512(w, x, out, stride, steps, groups)
+		case 8:
+			productQ4_Kx8AVX512(w, x, out, stride, steps, groups)
+		case 9:
+			productQ4_Kx9AVX512(w, x, out, stride, steps, groups)
+		case 10:
+			productQ4_Kx10AVX512(w, x, out, stride, steps, groups)
+		case 11:
+			productQ4_Kx11AVX512(w, x, out, stride, steps, groups)
+		case 12:
+			productQ4_Kx12AVX512(w, x, out, stride, steps, groups)
+		}
+	case Q5_K:
+		switch n {
+		case 1:
+			productQ5_Kx1AVX512(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_Kx2AVX512(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_Kx3AVX512(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_Kx4AVX512(w, x, out, stride, steps, groups)
+		case 5:
+			productQ5_Kx5AVX512(w, x, out, stride, steps, groups)
+		case 6:
+			productQ5_Kx6AVX512(w, x, out, stride, steps, groups)
+		case 7:
+			productQ5_Kx7AVX512(w, x, out, stride, steps, groups)
+		case 8:
+			productQ5_Kx8AVX512(w, x, out, stride, steps, groups)
+		case 9:
+			productQ5_Kx9AVX512(w, x, out, stride, steps, groups)
+		case 10:
+			productQ5_Kx10AVX512(w, x, out, stride, steps, groups)
+		case 11:
+			productQ5_Kx11AVX512(w, x, out, stride, steps, groups)
+		case 12:
+			productQ5_Kx12AVX512(w, x, out, stride, steps, groups)
+		}
+	case Q6_K:
+		switch n {
+		case 1:
+			productQ6_Kx1AVX512(w, x, out, stride, steps, groups)
+		case 2:
+			productQ6_Kx2AVX512(w, x, out, stride, steps, groups)
+		case 3:
+			productQ6_Kx3AVX512(w, x, out, stride, steps, groups)
+		case 4:
+			productQ6_Kx4AVX512(w, x, out, stride, steps, groups)
+		case 5:
+			productQ6_Kx5AVX512(w, x, out, stride, steps, groups)
+		case 6:
+			productQ6_Kx6AVX512(w, x, out, stride, steps, groups)
+		case 7:
+			productQ6_Kx7AVX512(w, x, out, stride, steps, groups)
+		case 8:
+			productQ6_Kx8AVX512(w, x, out, stride, steps, groups)
+		case 9:
+			productQ6_Kx9AVX512(w, x, out, stride, steps, groups)
+		case 10:
+			productQ6_Kx10AVX512(w, x, out, stride, steps, groups)
+		case 11:
+			productQ6_Kx11AVX512(w, x, out, stride, steps, groups)
+		case 12:
+			productQ6_Kx12AVX512(w, x, out, stride, steps, groups)
+		}
 	case F32:
 		switch n {
 		case 1:
@@ -1156,6 +1504,86 @@ func productQ4_1x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, gr
 //go:noescape
 func productQ4_1x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
 
+// productQ5_0x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ4_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ4_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ4_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ4_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ6_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ6_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ6_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ6_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
 // productF32x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
@@ -1251,6 +1679,50 @@ func productAVX2(f Format, n int, w, x *byte, out *float32, stride, steps, group
 			productQ4_1x3AVX2(w, x, out, stride, steps, groups)
 		case 4:
 			productQ4_1x4AVX2(w, x, out, stride, steps, groups)
+		}
+	case Q5_0:
+		switch n {
+		case 1:
+			productQ5_0x1AVX2(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_0x2AVX2(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_0x3AVX2(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_0x4AVX2(w, x, out, stride, steps, groups)
+		}
+	case Q4_K:
+		switch n {
+		case 1:
+			productQ4_Kx1AVX2(w, x, out, stride, steps, groups)
+		case 2:
+			productQ4_Kx2AVX2(w, x, out, stride, steps, groups)
+		case 3:
+			productQ4_Kx3AVX2(w, x, out, stride, steps, groups)
+		case 4:
+			productQ4_Kx4AVX2(w, x, out, stride, steps, groups)
+		}
+	case Q5_K:
+		switch n {
+		case 1:
+			productQ5_Kx1AVX2(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_Kx2AVX2(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_Kx3AVX2(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_Kx4AVX2(w, x, out, stride, steps, groups)
+		}
+	case Q6_K:
+		switch n {
+		case 1:
+			productQ6_Kx1AVX2(w, x, out, stride, steps, groups)
+		case 2:
+			productQ6_Kx2AVX2(w, x, out, stride, steps, groups)
+		case 3:
+			productQ6_Kx3AVX2(w, x, out, stride, steps, groups)
+		case 4:
+			productQ6_Kx4AVX2(w, x, out, stride, steps, groups)
 		}
 	case F32:
 		switch n {
@@ -1350,6 +1822,86 @@ func productQ4_1x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int,
 //go:noescape
 func productQ4_1x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
 
+// productQ5_0x1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_0x4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ4_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ4_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ4_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ4_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ4_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ5_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ5_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ5_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ5_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ5_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
+//
+//go:noescape
+func productQ6_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
+//
+//go:noescape
+func productQ6_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
+//
+//go:noescape
+func productQ6_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
+// productQ6_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
+//
+//go:noescape
+func productQ6_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+
 // productAVXVNNI multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes.
 func productAVXVNNI(f Format, n int, w, x *byte, out *float32, stride, steps, groups int) {
 	switch f {
@@ -1385,6 +1937,50 @@ func productAVXVNNI(f Format, n int, w, x *byte, out *float32, stride, steps, gr
 			productQ4_1x3AVXVNNI(w, x, out, stride, steps, groups)
 		case 4:
 			productQ4_1x4AVXVNNI(w, x, out, stride, steps, groups)
+		}
+	case Q5_0:
+		switch n {
+		case 1:
+			productQ5_0x1AVXVNNI(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_0x2AVXVNNI(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_0x3AVXVNNI(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_0x4AVXVNNI(w, x, out, stride, steps, groups)
+		}
+	case Q4_K:
+		switch n {
+		case 1:
+			productQ4_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+		case 2:
+			productQ4_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+		case 3:
+			productQ4_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+		case 4:
+			productQ4_Kx4AVXVNNI(w, x, out, stride, steps, groups)
+		}
+	case Q5_K:
+		switch n {
+		case 1:
+			productQ5_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+		case 2:
+			productQ5_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+		case 3:
+			productQ5_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+		case 4:
+			productQ5_Kx4AVXVNNI(w, x, out, stride, steps, groups)
+		}
+	case Q6_K:
+		switch n {
+		case 1:
+			productQ6_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+		case 2:
+			productQ6_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+		case 3:
+			productQ6_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+		case 4:
+			productQ6_Kx4AVXVNNI(w, x, out, stride, steps, groups)
 		}
 	}
 }

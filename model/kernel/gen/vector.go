@@ -292,11 +292,10 @@ func quantize(f *file, i *isa) {
 	f.op("MOVQ R8, R11")
 	f.op("SHLQ $5, R11")
 	f.op("LEAQ (DI)(R9*4), R12")
-	f.op("ADDQ R11, R12")        // R12: its scale, behind all values
-	f.op("LEAQ (R8*4), R13")     // R13: from one field to the next
-	f.op("LEAQ (R8)(R8*2), R8")  // R8:
-	f.op("SHLQ $4, R8")          // from one record to the next, 48 bytes a token
-	f.op("MOVL $0x42fe0000, AX") // 127
+	f.op("ADDQ R11, R12")                   // R12: its scale, behind all values
+	f.op("LEAQ (R8*4), R13")                // R13: from one field to the next
+	f.op("IMUL3Q $%d, R8, R8", recordBytes) // R8: from one record to the next
+	f.op("MOVL $0x42fe0000, AX")            // 127
 	f.op("VMOVD AX, X15")
 	i.loadConstant(f, "magnitude", 14)
 	registers := 32 / i.lanes()
@@ -331,10 +330,13 @@ func quantize(f *file, i *isa) {
 		if i.wide {
 			f.op("VPMOVDB Z0, (R10)")
 			f.op("VPMOVDB Z1, 16(R10)")
-			f.op("VPADDD Z1, Z0, Z4")
+			f.op("VEXTRACTI64X4 $1, Z0, Y4")
+			f.op("VEXTRACTI64X4 $1, Z1, Y5")
+			f.op("VPADDD Y4, Y0, Y4")
+			f.op("VPADDD Y5, Y1, Y5")
 		} else {
-			f.op("VPADDD Y2, Y0, Y4")
-			f.op("VPADDD Y3, Y1, Y5")
+			f.op("VPADDD Y1, Y0, Y4")
+			f.op("VPADDD Y3, Y2, Y5")
 			f.op("VPACKSSDW Y1, Y0, Y0") // 0-3 8-11 | 4-7 12-15
 			f.op("VPACKSSDW Y3, Y2, Y2")
 			f.op("VPACKSSWB Y2, Y0, Y0") // 0-3 8-11 16-19 24-27 | 4-7 12-15 20-23 28-31
@@ -344,18 +346,32 @@ func quantize(f *file, i *isa) {
 			f.op("VMOVDQU X2, (R10)")
 			f.op("VMOVDQU X3, 16(R10)")
 		}
-		i.treeReduce(f, "VPADDD", 4, 8)
+		// The sums of the first 16 values, from Y4, and of the last, from Y5.
+		f.op("VPHADDD Y5, Y4, Y4") // first first last last | the same
+		f.op("VEXTRACTI128 $1, Y4, X5")
+		f.op("VPADDD X5, X4, X4")
+		f.op("VPSHUFD $0xb1, X4, X5")
+		f.op("VPADDD X5, X4, X4")
+		f.op("VPSHUFD $0x4e, X4, X5")
+		f.op("VPADDD X5, X4, X5") // X5: of all
 		f.op("VMOVSS X9, (R12)")
-		f.op("VCVTDQ2PS X4, X5")
-		f.op("VMULSS X5, X9, X5")
-		f.op("VMOVSS X5, (R12)(R13*1)")
-		f.op("VMOVD X4, AX")
+		f.op("VCVTDQ2PS X5, X6")
+		f.op("VMULSS X6, X9, X6")
+		f.op("VMOVSS X6, (R12)(R13*1)")
+		f.op("VMOVD X5, AX")
 		f.op("NEGL AX")
 		f.op("SHLL $3, AX")
 		f.op("LEAQ (R12)(R13*2), BX")
 		f.op("MOVL AX, (BX)")
 		f.op("SHLL $4, AX")
 		f.op("MOVL AX, (BX)(R13*1)")
+		for half := range 2 {
+			f.op("VPEXTRD $%d, X4, AX", 2*half)
+			f.op("NEGL AX")
+			f.op("SHLL $5, AX")
+			f.op("MOVL AX, (BX)(R13*2)")
+			f.op("ADDQ R13, BX")
+		}
 		f.op("ADDQ $128, SI")
 		f.op("ADDQ R8, R10")
 		f.op("ADDQ R8, R12")
