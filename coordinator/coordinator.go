@@ -36,6 +36,8 @@ type Link interface {
 	Run(ctx context.Context) error
 	// Ready is closed when the hop may be used.
 	Ready() <-chan struct{}
+	// Probe asks the shard for a sign of life, which it gives also while it computes.
+	Probe(ctx context.Context) (steps uint64, queued int, err error)
 }
 
 // Config describes a coordinator.

@@ -177,6 +177,21 @@ func TestLife(t *testing.T) {
 			t.Errorf("afterwards: %+v", s)
 		}
 	})
+	inTime(t, "a shard that gossip has lost and that gives no sign of life is gone", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.join("a", "b")
+		c.settled()
+		b := c.link("b")
+		b.mu.Lock()
+		b.silent = true
+		b.mu.Unlock()
+		c.rosters <- plan.NewRoster(c.members[0])
+		c.settled()
+		if s := c.settled(); s.State != StateReady || len(s.Shards) != 1 {
+			t.Errorf("afterwards: %+v", s)
+		}
+	})
 	inTime(t, "a request that meets a broken pipeline waits for the next", func(t *testing.T) {
 		c := start(t, nil)
 		defer c.stop()

@@ -107,7 +107,8 @@ func (o *operator) meet(ctx context.Context, roster plan.Roster) {
 			continue
 		}
 		if !there && m.ready {
-			continue // a link that lives knows better than gossip; hangUp sees its end
+			o.doubt(ctx, m)
+			continue
 		}
 		m.cancel()
 		delete(o.links, name)
@@ -118,6 +119,34 @@ func (o *operator) meet(ctx context.Context, roster plan.Roster) {
 			o.dial(ctx, m)
 		}
 	}
+}
+
+// probeTimeout is how long a shard that gossip has lost may take to give a sign of life.
+const probeTimeout = 5 * time.Second
+
+// doubt sees whether a shard that has left the roster is gone. Gossip may be mistaken about a machine under load, and a link
+// that lives knows better; hangUp sees its end.
+func (o *operator) doubt(ctx context.Context, m *member) {
+	o.spawn(func() error {
+		probe, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		if _, _, err := m.link.Probe(probe); err != nil {
+			o.post(ctx, func(_ context.Context, o *operator) {
+				if _, back := o.roster.Find(m.Name); o.links[m.Name] == m && !back {
+					o.drop(m, err)
+				}
+			})
+		}
+		return nil
+	})
+}
+
+// drop forgets a shard that has left.
+func (o *operator) drop(m *member, why error) {
+	o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", why)
+	m.cancel()
+	delete(o.links, m.Name)
+	o.settle.Reset(0)
 }
 
 // dial opens the link to a shard and reports its rise and fall.
@@ -207,10 +236,7 @@ func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 	worked := m.ready
 	m.ready = false
 	if _, there := o.roster.Find(m.Name); !there {
-		o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", err)
-		m.cancel()
-		delete(o.links, m.Name)
-		o.settle.Reset(0)
+		o.drop(m, err)
 		return
 	}
 	if errors.Is(err, pipeline.ErrVersion) {

@@ -32,6 +32,7 @@ type world struct {
 	mu    sync.Mutex
 	links map[string]*link // by shard, the newest
 	unfit map[string]error // by shard: what its Load gives
+	dead  map[string]error // by shard: why it cannot be reached
 
 	loading func(ctx context.Context, shard string, load pass.Load) error // of Loads with layers, if set
 }
@@ -48,6 +49,7 @@ type link struct {
 	fault  func(peer string, reason error) // as the coordinator wants to hear it
 
 	mu     sync.Mutex
+	silent bool // it answers no probe
 	blocks map[pass.PlanID]pass.Load
 	open   map[pass.SequenceID]bool
 	loads  int
@@ -55,6 +57,12 @@ type link struct {
 
 func (l *link) Run(ctx context.Context) error {
 	defer close(l.done)
+	l.w.mu.Lock()
+	l.err = l.w.dead[l.member.Name]
+	l.w.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
 	close(l.ready)
 	select {
 	case l.err = <-l.die:
@@ -69,6 +77,17 @@ func (l *link) Shard() string          { return l.member.Name }
 func (l *link) Done() <-chan struct{}  { return l.done }
 func (l *link) Err() error             { return l.err }
 func (l *link) Grant() pass.Grant      { return pass.Grant{Passes: 8, Bytes: 1 << 20} }
+
+func (l *link) Probe(ctx context.Context) (uint64, int, error) {
+	l.mu.Lock()
+	silent := l.silent
+	l.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return 0, 0, ctx.Err()
+	}
+	return 0, 0, nil
+}
 
 func (l *link) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
 	var err error
@@ -175,7 +194,7 @@ func start(t *testing.T, change func(*Config)) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, next: func(id token.ID) token.ID { return id + 1 }, delay: time.Millisecond, results: make(chan *pass.Pass, 64), links: map[string]*link{}, unfit: map[string]error{}}
+	w := &world{t: t, next: func(id token.ID) token.ID { return id + 1 }, delay: time.Millisecond, results: make(chan *pass.Pass, 64), links: map[string]*link{}, unfit: map[string]error{}, dead: map[string]error{}}
 	shape := plan.Shape{Model: "m", Context: 64, Parallel: 2}
 	for range cfg.Layers {
 		shape.Layers = append(shape.Layers, plan.LayerSize{Weights: 1000, Cache: 1})
@@ -227,7 +246,11 @@ func (c *cluster) join(names ...string) {
 
 // lose takes a shard away, as kill -9 does: the link breaks, the roster follows.
 func (c *cluster) lose(name string) {
-	c.link(name).die <- fmt.Errorf("shard %s was killed", name)
+	killed := fmt.Errorf("shard %s was killed", name)
+	c.world.mu.Lock()
+	c.dead[name] = killed
+	c.world.mu.Unlock()
+	c.link(name).die <- killed
 	for i, m := range c.members {
 		if m.Name == name {
 			c.members = append(c.members[:i:i], c.members[i+1:]...)
