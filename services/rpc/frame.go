@@ -96,6 +96,7 @@ type collector struct {
 	limit  int64     // bytes of rows that one item may have
 	values []float32 // of the item in hand; nil between items
 	filled int       // bytes of values
+	header []byte    // of the frame in hand: one buffer for all
 }
 
 // begin makes place for the bytes that an item's header announces.
@@ -166,7 +167,7 @@ func receiveFrames[M framed[H], H announced](from receiver, c *collector, messag
 			header = m.GetHeader()
 			return c.begin(header.GetBytes())
 		}
-		f := &frame{message: m, room: func(n int) ([]byte, error) {
+		f := &frame{message: m, header: c.header, room: func(n int) ([]byte, error) {
 			if err := open(); err != nil {
 				return nil, err
 			}
@@ -175,6 +176,7 @@ func receiveFrames[M framed[H], H announced](from receiver, c *collector, messag
 		if err := from.RecvMsg(f); err != nil {
 			return none, nil, err
 		}
+		c.header = f.header
 		if !opened { // a frame without payload
 			if err := open(); err != nil {
 				return none, nil, err

@@ -62,6 +62,8 @@ func NewServer(cfg ServerConfig) *Server {
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	srv := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(s.cfg.Credentials),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(s.codec),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(4096),
@@ -98,6 +100,13 @@ const unfitGrace = time.Second
 const (
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 20 * time.Second
+)
+
+// Windows of HTTP/2's flow control: some frames of rows on their way, so that a long wire stays full. Left to itself gRPC
+// would look for them with a ping beside every message, which costs a hop more than the message does.
+const (
+	streamWindow = 4 * pass.MaxFrameBytes
+	connWindow   = 4 * streamWindow
 )
 
 // misfit records that a coordinator cannot use this shard. The shard ends if none ever could.
