@@ -3,6 +3,7 @@ package gguf
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -283,10 +284,49 @@ func TestWriteRefuses(t *testing.T) {
 		"nested":      Write(&bytes.Buffer{}, []KeyValue{{"k", [][]string{{"a"}}}}, nil),
 		"alignment":   Write(&bytes.Buffer{}, []KeyValue{{"general.alignment", uint32(0)}}, nil),
 		"full device": Write(fullDevice{}, []KeyValue{{"k", "v"}}, nil),
+		"large":       Write(fullDevice{}, nil, []Tensor{{Name: "t", Dims: []int{1 << 20}, Type: I8, Data: make([]byte, 1<<20)}}),
+		"long stream": Stream(&bytes.Buffer{}, nil, []Tensor{{Name: "t", Dims: []int{4}, Type: I8}}, func(w io.Writer, _ *Tensor) error {
+			_, err := w.Write(make([]byte, 5))
+			return err
+		}),
+		"no source": Stream(&bytes.Buffer{}, nil, []Tensor{{Name: "t", Dims: []int{4}, Type: I8}}, func(io.Writer, *Tensor) error {
+			return os.ErrClosed
+		}),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// A tensor that comes in pieces makes the same file as one that comes whole.
+func TestStream(t *testing.T) {
+	metadata := []KeyValue{{"k", "v"}}
+	tensors := []Tensor{
+		{Name: "a", Dims: []int{3, 5}, Type: I8, Data: []byte("0123456789abcde")},
+		{Name: "b", Dims: []int{2}, Type: I16, Data: []byte("wxyz")},
+	}
+	var whole, pieces bytes.Buffer
+	if err := Write(&whole, metadata, tensors); err != nil {
+		t.Fatal(err)
+	}
+	err := Stream(&pieces, metadata, tensors, func(w io.Writer, t *Tensor) error {
+		for i := range t.Data {
+			if _, err := w.Write(t.Data[i : i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || !bytes.Equal(whole.Bytes(), pieces.Bytes()) {
+		t.Errorf("%v:\n%q\n%q", err, pieces.Bytes(), whole.Bytes())
+	}
+	f, err := Parse(pieces.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, ok := f.Tensor("b"); !ok || string(b.Data) != "wxyz" {
+		t.Errorf("b is %+v", b)
 	}
 }
 

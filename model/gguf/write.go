@@ -18,6 +18,15 @@ type KeyValue struct {
 // Write makes a GGUF file, version 3: for models made from nothing, as benchmarks and tests need. Tensors are laid out in
 // the given order, and their Offset is ignored. The key general.alignment, if given, must be a uint32.
 func Write(w io.Writer, metadata []KeyValue, tensors []Tensor) error {
+	return Stream(w, metadata, tensors, func(w io.Writer, t *Tensor) error {
+		_, err := w.Write(t.Data)
+		return err
+	})
+}
+
+// Stream is Write for tensors that are larger than memory: their Data is ignored, and data writes it, called for one tensor
+// after the other. It fails if data fails, or writes another number of bytes than the tensor needs.
+func Stream(w io.Writer, metadata []KeyValue, tensors []Tensor, data func(w io.Writer, t *Tensor) error) error {
 	alignment := uint32(defaultAlignment)
 	header := binary.LittleEndian.AppendUint32([]byte(magic), 3)
 	header = binary.LittleEndian.AppendUint64(header, uint64(len(tensors)))
@@ -45,9 +54,6 @@ func Write(w io.Writer, metadata []KeyValue, tensors []Tensor) error {
 		if err != nil {
 			return fmt.Errorf("write tensor %q: %w", t.Name, err)
 		}
-		if size != len(t.Data) {
-			return fmt.Errorf("write tensor %q: %d bytes of data, but %v of %v need %d", t.Name, len(t.Data), t.Dims, t.Type, size)
-		}
 		header = appendString(header, t.Name)
 		header = binary.LittleEndian.AppendUint32(header, uint32(len(t.Dims)))
 		for _, d := range t.Dims {
@@ -57,17 +63,41 @@ func Write(w io.Writer, metadata []KeyValue, tensors []Tensor) error {
 		header = binary.LittleEndian.AppendUint64(header, offset)
 		offset += uint64(size + padding(size, alignment))
 	}
-	// A bufio.Writer keeps its first error and gives it at Flush.
-	out := bufio.NewWriterSize(w, 1<<16)
+	out := &countingWriter{to: bufio.NewWriterSize(w, 1<<16)}
 	zeros := make([]byte, alignment)
-	_, _ = out.Write(header)
-	_, _ = out.Write(zeros[:padding(len(header), alignment)])
-	for i := range tensors {
-		data := tensors[i].Data
-		_, _ = out.Write(data)
-		_, _ = out.Write(zeros[:padding(len(data), alignment)])
+	if _, err := out.Write(append(header, zeros[:padding(len(header), alignment)]...)); err != nil {
+		return fmt.Errorf("write the header: %w", err)
 	}
-	return out.Flush()
+	for i := range tensors {
+		t := &tensors[i]
+		size, err := t.bytes()
+		if err != nil {
+			return fmt.Errorf("write tensor %q: %w", t.Name, err)
+		}
+		before := out.written
+		if err := data(out, t); err != nil {
+			return fmt.Errorf("write tensor %q: %w", t.Name, err)
+		}
+		if n := out.written - before; n != int64(size) {
+			return fmt.Errorf("write tensor %q: %d bytes of data, but %v of %v need %d", t.Name, n, t.Dims, t.Type, size)
+		}
+		if _, err := out.Write(zeros[:padding(size, alignment)]); err != nil {
+			return fmt.Errorf("write tensor %q: %w", t.Name, err)
+		}
+	}
+	return out.to.Flush()
+}
+
+// countingWriter counts what went through.
+type countingWriter struct {
+	to      *bufio.Writer
+	written int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.to.Write(p)
+	c.written += int64(n)
+	return n, err
 }
 
 func padding(size int, alignment uint32) int {
