@@ -154,6 +154,20 @@ func convert(t testing.TB, from gguf.Tensor, to gguf.Type) gguf.Tensor {
 			for i := range 16 {
 				from.Data = append(from.Data, nibble(block[i])|nibble(block[i+16])<<4)
 			}
+		case gguf.Q5_0:
+			d := largest / 15
+			halves(d)
+			var upper uint32
+			nibble := func(i int) byte {
+				q := byte(max(0, min(31, math.RoundToEven(float64(block[i]/d))+16)))
+				upper |= uint32(q>>4) << i
+				return q & 15
+			}
+			var nibbles []byte
+			for i := range 16 {
+				nibbles = append(nibbles, nibble(i)|nibble(i+16)<<4)
+			}
+			from.Data = append(binary.LittleEndian.AppendUint32(from.Data, upper), nibbles...)
 		default:
 			t.Fatalf("cannot convert to %v", to)
 		}

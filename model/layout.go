@@ -155,7 +155,7 @@ func (s slot) shape() string {
 	return fmt.Sprintf("[%d %d]", s.cols, s.rows)
 }
 
-const supportedTypes = "f32, f16, bf16, q8_0, q4_0 and q4_1"
+const supportedTypes = "f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q4_k, q5_k and q6_k"
 
 // formatOf is the kernels' name for a tensor type.
 func formatOf(t gguf.Type) (kernel.Format, bool) {
@@ -172,6 +172,14 @@ func formatOf(t gguf.Type) (kernel.Format, bool) {
 		return kernel.Q4_0, true
 	case gguf.Q4_1:
 		return kernel.Q4_1, true
+	case gguf.Q5_0:
+		return kernel.Q5_0, true
+	case gguf.Q4_K:
+		return kernel.Q4_K, true
+	case gguf.Q5_K:
+		return kernel.Q5_K, true
+	case gguf.Q6_K:
+		return kernel.Q6_K, true
 	}
 	return 0, false
 }
