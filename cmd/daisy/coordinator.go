@@ -207,7 +207,7 @@ func openText(local catalogue.Local) (_ *modelText, err error) {
 const shutdownGrace = time.Second
 
 // errStopping is why answers end that are under way when the coordinator does.
-var errStopping = fmt.Errorf("%w: it is shutting down", coordinator.ErrNotReady)
+var errStopping = errors.New("the coordinator is shutting down")
 
 // serveHTTP serves the API until ctx ends. Requests end with errStopping then, which tells them from those whose client
 // has gone.

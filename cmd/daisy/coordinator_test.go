@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-
-	"github.com/daisy-llm/daisy/coordinator"
 )
 
 // A request that is cut short because the coordinator ends must not look as if its client had gone.
@@ -32,7 +30,7 @@ func TestRequestsHearThatTheServerStops(t *testing.T) {
 	}
 	response.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	if err := <-cause; !errors.Is(err, coordinator.ErrNotReady) {
+	if err := <-cause; !errors.Is(err, errStopping) {
 		t.Errorf("the request ended with %v", err)
 	}
 	if err := <-served; !errors.Is(err, context.Canceled) {

@@ -97,7 +97,12 @@ func (g *Gateway) explain(r *http.Request, err error) *problem {
 	default:
 		trace.SpanFromContext(ctx).RecordError(err)
 		level := slog.LevelError
-		if p.status == http.StatusServiceUnavailable {
+		switch {
+		case ctx.Err() != nil: // whoever stops the server knows that; what breaks meanwhile tells the client less
+			p = &problem{status: http.StatusServiceUnavailable, kind: kindUnavailable, code: "not_ready", retry: 2,
+				message: "The server is shutting down."}
+			level = slog.LevelInfo
+		case p.status == http.StatusServiceUnavailable:
 			level = slog.LevelWarn
 		}
 		g.cfg.Logger.Log(ctx, level, "request failed", "path", r.URL.Path, "request", requestID(ctx), "status", p.status, "error", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -256,16 +257,23 @@ func TestServerThatStops(t *testing.T) {
 			}
 			stop(errors.New("the server stops"))
 			<-ctx.Done()
-			return coordinator.Answer{}, ctx.Err()
+			return coordinator.Answer{}, coordinator.ErrLost // as a pipeline that ends with its coordinator
 		}}
-		s := httptest.NewUnstartedServer(build(t, engine).Handler())
+		var log bytes.Buffer
+		g := build(t, engine, func(c *Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		})
+		s := httptest.NewUnstartedServer(g.Handler())
 		s.Config.BaseContext = func(net.Listener) context.Context { return base }
 		s.Start()
 		_, got := post(t, s.URL+"/v1/completions", prompted(`"stream":true`))
-		if !bytes.Contains(got, []byte(`data: {"error":`)) || bytes.Contains(got, []byte("[DONE]")) {
+		s.Close()
+		if !bytes.Contains(got, []byte(`data: {"error":{"message":"The server is shutting down."`)) || bytes.Contains(got, []byte("[DONE]")) {
 			t.Fatalf("%s", got)
 		}
-		s.Close()
+		if log.Len() > 0 {
+			t.Fatalf("a server that stops warns of it: %s", &log)
+		}
 	}
 }
 
