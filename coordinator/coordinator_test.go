@@ -241,6 +241,36 @@ func TestLife(t *testing.T) {
 			t.Errorf("the block was loaded %d times", n)
 		}
 	})
+	inTime(t, "nor does it while a generation runs", func(t *testing.T) {
+		c := start(t, nil)
+		defer c.stop()
+		c.join("a", "b")
+		before := c.settled().Plan
+		c.delay = 100 * time.Millisecond
+		r := prompt(3)
+		r.MaxTokens = 50
+		ended := make(chan error, 1)
+		go func() {
+			_, _, _, err := c.collect(t.Context(), r)
+			ended <- err
+		}()
+		time.Sleep(time.Second)
+		c.slow = 500 * time.Millisecond
+		c.link("b").die <- errors.New("the network hiccuped")
+		if err := <-ended; !errors.Is(err, ErrLost) {
+			t.Errorf("the generation ended with %v", err)
+		}
+		s := c.settled()
+		if s.State != StateReady || s.Plan != before {
+			t.Errorf("afterwards: %+v", s)
+		}
+		if n := c.link("b").loads; n != 1+2 {
+			t.Errorf("the block was loaded %d times", n)
+		}
+		if n := c.open(); n != 0 {
+			t.Errorf("%d sequences are still cached", n)
+		}
+	})
 	inTime(t, "a shard with another model gets nothing", func(t *testing.T) {
 		c := start(t, nil)
 		defer c.stop()

@@ -22,8 +22,9 @@ import (
 // that the chunks of one prompt keep several stages busy. It changes no bit of the answer.
 const promptChunk = 128
 
-// releaseTimeout bounds how long a finished generation waits for its caches to be freed.
-const releaseTimeout = 10 * time.Second
+// releaseTimeout bounds how long a finished generation waits for its caches to be freed: a shard does so between passes, and
+// the place must not be given to the next generation before. A link that dies ends the wait at once.
+const releaseTimeout = time.Minute
 
 // maxStops bounds what a stop matcher has to look for.
 const (
@@ -203,7 +204,7 @@ func (g *generation) prompt(ctx context.Context) (*sample.Choice, error) {
 			return nil, err
 		}
 	}
-	return choiceOf(out)
+	return g.choiceOf(out)
 }
 
 // decode takes the answer on from its first token, one pass a token, until it ends. The pass of the next token is under way
@@ -229,7 +230,7 @@ func (g *generation) decode(ctx context.Context, choice *sample.Choice) error {
 		if err != nil {
 			return err
 		}
-		if choice, err = choiceOf(out); err != nil {
+		if choice, err = g.choiceOf(out); err != nil {
 			return err
 		}
 	}
@@ -287,15 +288,23 @@ func (g *generation) receive(ctx context.Context, t *pipeline.Ticket) (*pass.Out
 	if len(r.Outputs) != 1 || r.Outputs[0].Sequence != g.sequence {
 		return nil, fmt.Errorf("the result of pass %d is not that of sequence %d", r.Number, g.sequence)
 	}
-	if refused := r.Outputs[0].Refused; refused != nil {
-		return nil, refused
+	refused := r.Outputs[0].Refused
+	switch {
+	case refused == nil:
+		return &r.Outputs[0], nil
+	case refused.Reason == pass.ReasonNoSequence || refused.Reason == pass.ReasonPlan: // which it had: its link's end is on its way here
+		return nil, fmt.Errorf("%w: %w", ErrLost, refused)
 	}
-	return &r.Outputs[0], nil
+	return nil, refused
 }
 
-func choiceOf(out *pass.Output) (*sample.Choice, error) {
+// choiceOf is the token that the last stage has sampled.
+func (g *generation) choiceOf(out *pass.Output) (*sample.Choice, error) {
 	if out.Choice == nil {
 		return nil, errors.New("the last stage returned no token")
+	}
+	if vocab := g.c.cfg.Model.Vocab; int(out.Choice.Token) >= vocab {
+		return nil, fmt.Errorf("the last stage returned token %d of a vocabulary of %d", out.Choice.Token, vocab)
 	}
 	return out.Choice, nil
 }

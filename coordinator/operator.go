@@ -81,7 +81,9 @@ func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 		case e := <-o.events:
 			e(ctx, o)
 		case <-o.c.idle:
-			o.settle.Reset(0)
+			if o.current != nil && o.current.pipeline.Err() == nil { // without a plan that works, waiting has another reason
+				o.settle.Reset(0)
+			}
 		case <-o.settle.C:
 			o.replan(ctx)
 		}
@@ -494,6 +496,9 @@ func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held
 			return nil, name, fmt.Errorf("describe shard %s: %w", name, err)
 		}
 		for _, b := range d.Blocks {
+			if b.Plan.Number == 0 {
+				continue // a trial, here and gone
+			}
 			if _, place, ok := p.Stage(name); ok && b.Plan == p.ID && b.Layers == p.Pipelines[0][place].Layers {
 				held[name] = true
 				continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,7 @@ type world struct {
 	t       *testing.T
 	next    func(token.ID) token.ID
 	delay   time.Duration // of a pass
+	slow    time.Duration // until a link is up
 	results chan *pass.Pass
 
 	mu    sync.Mutex
@@ -63,6 +65,7 @@ func (l *link) Run(ctx context.Context) error {
 	if l.err != nil {
 		return l.err
 	}
+	time.Sleep(l.w.slow)
 	close(l.ready)
 	select {
 	case l.err = <-l.die:
@@ -209,7 +212,9 @@ func start(t *testing.T, change func(*Config)) *cluster {
 			defer w.mu.Unlock()
 			l.refuse, l.fault = w.unfit[m.Name], fault
 			if old := w.links[m.Name]; old != nil && old.member == m {
-				l.blocks, l.loads = old.blocks, old.loads // the same process
+				old.mu.Lock() // the same process
+				l.blocks, l.loads = maps.Clone(old.blocks), old.loads
+				old.mu.Unlock()
 			}
 			w.links[m.Name] = l
 			return l

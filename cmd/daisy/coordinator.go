@@ -68,7 +68,13 @@ func newCoordinatorCommand(c *cli) *cobra.Command {
 			return runCoordinator(cmd.Context(), o, store, c.log, func(address string) {
 				fmt.Fprintf(c.out, "Listening on http://%s/v1; shards join with: daisy shard --join %s\n", address, address)
 			}, func(s coordinator.Status) {
-				fmt.Fprintf(c.out, "Ready: %s on %d shards\n", s.Model, len(s.Shards))
+				stages := 0
+				for _, shard := range s.Shards {
+					if shard.Stage >= 0 { // no spare
+						stages++
+					}
+				}
+				fmt.Fprintf(c.out, "Ready: %s on %d shards\n", s.Model, stages)
 			})
 		},
 	}

@@ -296,6 +296,11 @@ func (h *Hop) Probe(ctx context.Context) (steps uint64, queued int, err error) {
 func (h *Hop) Describe(ctx context.Context) (pass.Description, error) {
 	r, err := h.client.Describe(ctx, &daisyv1.DescribeRequest{})
 	if err != nil {
+		select {
+		case <-h.done:
+			err = h.dead()
+		default:
+		}
 		return pass.Description{}, err
 	}
 	d := pass.Description{
