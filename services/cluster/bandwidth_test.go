@@ -10,17 +10,6 @@ func TestMeasuredOnThisMachine(t *testing.T) {
 			t.Logf("%d threads read %.1f GB/s", threads, speed)
 		}
 	}
-	for words := range 20 {
-		part := make([]uint64, words)
-		want := uint64(0)
-		for i := range part {
-			part[i] = uint64(i*i + 1)
-			want += part[i]
-		}
-		if got := sum(part); got != want {
-			t.Errorf("%d words: %d, want %d", words, got, want)
-		}
-	}
 	one, err := OfferedMemory(1)
 	if err != nil || one <= 0 {
 		t.Fatalf("offers %d, %v", one, err)
@@ -31,5 +20,33 @@ func TestMeasuredOnThisMachine(t *testing.T) {
 	}
 	if _, err := OfferedMemory(0); err == nil {
 		t.Error("no shard offers memory")
+	}
+}
+
+// Every byte is read, whatever the reader and the number of threads: a single one that is there is found.
+func TestReadersMissNothing(t *testing.T) {
+	const size = 4*16<<10 + 4097
+	p, err := NewProbe(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for name, reader := range map[string]func([]byte) int{"search": search, "count": count, "four": searchFour} {
+		for _, threads := range []int{1, 2, 3} {
+			if n := p.share(threads, reader); n != 0 {
+				t.Errorf("%s, %d threads: found %d of nothing", name, threads, n)
+			}
+			for _, at := range []int{0, 1, size / 3, size/3 + 1, size / 2, size - 2, size - 1} {
+				before := p.memory[at]
+				p.memory[at] = absent
+				if n := p.share(threads, reader); n != 1 {
+					t.Errorf("%s, %d threads: found %d times what is at %d", name, threads, n, at)
+				}
+				p.memory[at] = before
+			}
+		}
+	}
+	if _, err := NewProbe(0); err == nil {
+		t.Error("a probe of no memory")
 	}
 }
