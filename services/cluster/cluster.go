@@ -27,6 +27,7 @@ type Cluster struct {
 	log    *slog.Logger
 	self   netip.AddrPort
 	name   string
+	role   plan.Role
 	dirty  chan struct{} // capacity 1: what this process says of itself has changed
 
 	mu       sync.Mutex
@@ -57,6 +58,7 @@ func New(config Config) (*Cluster, error) {
 		log:      config.Log,
 		self:     self,
 		name:     config.Self.Name,
+		role:     config.Self.Role,
 		dirty:    make(chan struct{}, 1),
 		members:  make(map[string]plan.Member),
 		watchers: make(map[chan plan.Roster]struct{}),
@@ -100,6 +102,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	defer list.Shutdown()
+	defer context.AfterFunc(ctx, c.port.gossip.hangUp)() // a seed that does not answer must not hold up the end
 	g, loops := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.monitorSeeds(loops, list) })
 	g.Go(func() error { return c.announceChanges(loops, list) })

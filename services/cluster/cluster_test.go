@@ -3,9 +3,11 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -182,8 +184,8 @@ func TestSeedsThatAppearLate(t *testing.T) {
 	}
 	address := port.Addr().String()
 	port.Close()
-	s1 := start(t, Config{Self: plan.Member{Name: "s1"}, Join: []string{address}})
-	s2 := start(t, Config{Self: plan.Member{Name: "s2"}, Join: []string{address}})
+	s1 := start(t, Config{Self: plan.Member{Name: "s1", Role: plan.Shard}, Join: []string{address}})
+	s2 := start(t, Config{Self: plan.Member{Name: "s2", Role: plan.Shard}, Join: []string{address}})
 	s1.awaitLog("nobody listens there")
 	s2.awaitLog("nobody listens there")
 
@@ -193,6 +195,14 @@ func TestSeedsThatAppearLate(t *testing.T) {
 	c := start(t, Config{Self: plan.Member{Name: "c", Role: plan.Coordinator}, Port: port})
 	for _, p := range []*peer{c, s1, s2} {
 		p.await("all", has("c", "s1", "s2"))
+	}
+	for of, told := range map[*peer]bool{c: true, s1: false} { // shards leave it to the coordinator
+		if strings.Contains(of.log.String(), "a member has joined\" member=s2") != told {
+			t.Errorf("%s tells of s2, want %v:\n%s", of.name, told, of.log)
+		}
+	}
+	if !strings.Contains(s1.log.String(), "a member has joined\" member=c") {
+		t.Errorf("s1 does not tell of its coordinator:\n%s", s1.log)
 	}
 	s1.awaitLog("joined the cluster")
 	if n := strings.Count(s1.log.String(), "nobody listens there"); n != 1 {
@@ -216,6 +226,41 @@ func TestSeedsThatAppearLate(t *testing.T) {
 	}
 	for _, p := range []*peer{c, s1, s2} {
 		p.await("the new coordinator", reborn)
+	}
+}
+
+// A process must not wait for a seed that accepts connections and says nothing when it is to end.
+func TestSilentSeed(t *testing.T) {
+	seed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seed.Close()
+	s := start(t, Config{Self: plan.Member{Name: "s"}, Join: []string{seed.Addr().String()}})
+	c, err := seed.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s.leave()
+	select {
+	case <-s.ended:
+	case <-time.After(3 * time.Second): // memberlist itself waits for 5
+		t.Error("the end waits for a seed")
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for text, want := range map[string]string{
+		"1 error occurred:\n\t* failed to join 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused": "nobody listens",
+		"1 error occurred:\n\t* failed to join 127.0.0.1:1: read tcp: EOF":                                     "another name or key",
+		"1 error occurred:\n\t* failed to join 127.0.0.1:1: read tcp: i/o timeout":                             "address of a coordinator or shard",
+		"1 error occurred:\n\t* failed to join 127.0.0.1:1: it rains\n\n":                                      "127.0.0.1:1: it rains",
+		"lookup x: no such host": "lookup x: no such host",
+	} {
+		if got := explain(errors.New(text)).Error(); !strings.Contains(got, want) || strings.Contains(got, "error occurred") {
+			t.Errorf("%q: %q", text, got)
+		}
 	}
 }
 

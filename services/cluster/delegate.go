@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -47,7 +49,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	if n.Name == d.name || err != nil {
 		return
 	}
-	d.log.Info("a member has joined", "member", m.Name, "role", m.Role.String(), "address", m.Address)
+	d.log.Log(context.Background(), d.newsLevel(m.Role), "a member has joined", "member", m.Name, "role", m.Role.String(), "address", m.Address)
 	d.set(m)
 }
 
@@ -63,8 +65,18 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	if n.Name == d.name {
 		return
 	}
-	d.log.Info("a member has left or does not answer", "member", n.Name, "address", n.Address())
+	m, _ := d.Roster().Find(n.Name)
+	d.log.Log(context.Background(), d.newsLevel(m.Role), "a member has left or does not answer", "member", n.Name, "address", n.Address())
 	d.remove(n.Name)
+}
+
+// newsLevel is how loudly a member's coming and going is told. Of shards, the coordinator tells: each other shard would
+// only repeat it.
+func (c *Cluster) newsLevel(of plan.Role) slog.Level {
+	if c.role == plan.Shard && of == plan.Shard {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // NotifyConflict hears of a second member of one name; the first one stays.

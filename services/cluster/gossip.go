@@ -19,6 +19,8 @@ type gossip struct {
 	streams   chan net.Conn
 	ctx       context.Context // ends with Shutdown
 	shutdown  context.CancelFunc
+	talks     context.Context // ends with hangUp, or with ctx
+	endTalks  context.CancelFunc
 
 	mu   sync.Mutex
 	open map[*stream]struct{}
@@ -34,6 +36,7 @@ func newGossip(udp *net.UDPConn) *gossip {
 		open:    make(map[*stream]struct{}),
 	}
 	g.ctx, g.shutdown = context.WithCancel(context.Background())
+	g.talks, g.endTalks = context.WithCancel(g.ctx)
 	return g
 }
 
@@ -50,11 +53,11 @@ func (s *stream) Close() error {
 	return s.Conn.Close()
 }
 
-// track takes a connection into those that Shutdown cuts.
+// track takes a connection into those that hangUp and Shutdown cut.
 func (g *gossip) track(c net.Conn, limit int) (*stream, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ctx.Err() != nil || limit > 0 && len(g.open) >= limit {
+	if g.talks.Err() != nil || limit > 0 && len(g.open) >= limit {
 		_ = c.Close()
 		return nil, false
 	}
@@ -113,7 +116,7 @@ func (g *gossip) WriteToAddress(b []byte, a memberlist.Address) (time.Time, erro
 
 func (g *gossip) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
-	c, err := dialer.DialContext(g.ctx, "tcp", addr)
+	c, err := dialer.DialContext(g.talks, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +131,18 @@ func (g *gossip) DialAddressTimeout(a memberlist.Address, timeout time.Duration)
 	return g.DialTimeout(a.Addr, timeout)
 }
 
-func (g *gossip) Shutdown() error {
-	g.shutdown()
+// hangUp cuts all connections and makes no more. Datagrams still go out: the word that this process leaves is one.
+func (g *gossip) hangUp() {
+	g.endTalks()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for s := range g.open {
 		_ = s.Conn.Close()
 	}
+}
+
+func (g *gossip) Shutdown() error {
+	g.shutdown()
+	g.hangUp()
 	return nil
 }

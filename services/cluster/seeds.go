@@ -107,6 +107,12 @@ func explain(err error) error {
 		return fmt.Errorf("nobody listens there (yet)")
 	case strings.HasSuffix(text, "EOF"), strings.Contains(text, "connection reset"):
 		return fmt.Errorf("it closed the connection: it may belong to a cluster of another name or key")
+	case strings.HasSuffix(text, "i/o timeout"):
+		return fmt.Errorf("it does not answer as a member does: it should be the address of a coordinator or shard")
 	}
-	return fmt.Errorf("%s", text)
+	_, reason, found := strings.Cut(text, "failed to join ") // all before is a list's heading
+	if !found {
+		reason = text
+	}
+	return fmt.Errorf("%s", reason)
 }
