@@ -23,7 +23,7 @@ func (g *Gateway) chatJob(o *object) *job {
 	j := &job{options: g.options(o)}
 	j.maxTokens = maxTokens(o, 0, "max_completion_tokens", "max_tokens")
 	j.logprobs, j.top = o.flag("logprobs", false), top(o, "top_logprobs")
-	if o.has("top_logprobs") && !j.logprobs {
+	if j.top > 0 && !j.logprobs {
 		o.fail(invalid("top_logprobs", "invalid_value", "'top_logprobs' needs 'logprobs' to be true."))
 	}
 	if o.flag("echo", false) {

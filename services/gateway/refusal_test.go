@@ -248,7 +248,7 @@ func TestIgnoresUnknownAndIdleFields(t *testing.T) {
 		`"use_beam_search":false`, `"stop":[]`, `"stop":null`, `"n":null`, `"temperature":null`, `"logit_bias":{}`, `"logit_bias":null`,
 		`"min_tokens":0`, `"best_of":1`, `"echo":false`, `"typical_p":1`, `"mirostat":0`, `"stream_options":null`, `"seed":null`,
 		`"skip_special_tokens":true`, `"max_tokens":16.0`, `"max_tokens":1e1`, `"min_tokens":3,"ignore_eos":true,"max_tokens":4`, `"top_k":-1`,
-		`"seed":-1`, `"logit_bias":{"5":-100}`, `"reasoning_effort":"none"`,
+		`"seed":-1`, `"logit_bias":{"5":-100}`, `"reasoning_effort":"none"`, `"logprobs":false,"top_logprobs":0`,
 	} {
 		if res, body := post(t, s.URL+"/v1/chat/completions", with(fields)); res.StatusCode != 200 || !bytes.Contains(body, []byte(`"content":"ok"`)) {
 			t.Errorf("%s: %d %s", fields, res.StatusCode, body)
