@@ -213,11 +213,14 @@ func (o *operator) greet(m *member, err error) {
 		return
 	}
 	m.ready = true
-	if o.started && o.current == nil && o.whole() {
+	switch {
+	case !o.started || o.current != nil:
+		o.settle.Reset(settleTime)
+	case o.whole():
 		o.settle.Reset(0) // it was the one that planning waited for
-		return
+	default:
+		o.settle.Reset(redialGrace)
 	}
-	o.settle.Reset(settleTime)
 }
 
 // whole says whether every shard of the roster that can be of use is reached.
