@@ -51,7 +51,7 @@ func (s *Shard) close(h *held) error {
 }
 
 // Load makes the shard hold a block. It reads and repacks the block's tensors in the caller's goroutine, while passes of
-// other plans go on; progress is called as it advances. A block that is held already, as the same Load asked for it, is
+// other plans go on; progress is called as it advances, first when Unload can end it. A block that is held already, as the same Load asked for it, is
 // not loaded again.
 func (s *Shard) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
 	if err := s.load(ctx, load, progress); err != nil {
@@ -79,6 +79,7 @@ func (s *Shard) load(ctx context.Context, load pass.Load, progress func(pass.Loa
 		s.mu.Unlock()
 		close(l.ended)
 	}()
+	progress(pass.LoadProgress{})
 	var old pass.Load
 	there := false
 	if err := s.do(ctx, func() {

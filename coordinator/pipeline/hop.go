@@ -20,7 +20,8 @@ var (
 )
 
 // A Hop is a live link to a shard. Its methods may be called at once from several goroutines; after Done is closed they
-// fail with an error that wraps ErrBroken. services/rpc implements it over gRPC, tests by script.
+// fail with an error that wraps ErrBroken. A shard may carry out at once, and in any order, what was asked of it before the
+// former has returned; only an Unload finds every Load sent before it. services/rpc implements it over gRPC, tests by script.
 type Hop interface {
 	// Shard is the name of the shard at the other end.
 	Shard() string

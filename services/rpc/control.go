@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,8 +69,13 @@ func (s *Server) Control(stream daisyv1.ShardService_ControlServer) error {
 			case err := <-received:
 				return err
 			case r := <-requests:
-				if !g.TryGo(func() error { s.command(ctx, c, name, r); return nil }) {
+				begun := make(chan struct{})
+				begin := sync.OnceFunc(func() { close(begun) })
+				if !g.TryGo(func() error { defer begin(); s.command(ctx, c, name, r, begin); return nil }) {
 					return fmt.Errorf("%d commands at once: %w", maxCommands, shard.ErrBusy)
+				}
+				if r.GetLoad() != nil {
+					<-begun // an Unload that follows must find it
 				}
 			}
 		}
@@ -123,10 +129,10 @@ func (s *Server) greet(ctx context.Context, stream daisyv1.ShardService_ControlS
 	return hello.GetName(), stream.Send(&daisyv1.ControlResponse{Tag: r.GetTag(), Event: &daisyv1.ControlResponse_Hello{Hello: mine}})
 }
 
-// command does what one request asks and posts the reply.
-func (s *Server) command(ctx context.Context, c *coordination, coordinator string, r *daisyv1.ControlRequest) {
+// command does what one request asks and posts the reply. It calls begun once a Load can be ended by an Unload.
+func (s *Server) command(ctx context.Context, c *coordination, coordinator string, r *daisyv1.ControlRequest, begun func()) {
 	reply := &daisyv1.ControlResponse{Tag: r.GetTag()}
-	err := s.perform(ctx, c, coordinator, r, reply)
+	err := s.perform(ctx, c, coordinator, r, reply, begun)
 	switch {
 	case err != nil:
 		reply.Event = &daisyv1.ControlResponse_Failure{Failure: failureOf(err)}
@@ -136,10 +142,10 @@ func (s *Server) command(ctx context.Context, c *coordination, coordinator strin
 	c.post(reply)
 }
 
-func (s *Server) perform(ctx context.Context, c *coordination, coordinator string, r *daisyv1.ControlRequest, reply *daisyv1.ControlResponse) error {
+func (s *Server) perform(ctx context.Context, c *coordination, coordinator string, r *daisyv1.ControlRequest, reply *daisyv1.ControlResponse, begun func()) error {
 	switch cmd := r.GetCommand().(type) {
 	case *daisyv1.ControlRequest_Load:
-		return s.load(ctx, c, r.GetTag(), cmd.Load)
+		return s.load(ctx, c, r.GetTag(), cmd.Load, begun)
 	case *daisyv1.ControlRequest_Unload:
 		plan, err := planFromProto(cmd.Unload.GetPlan())
 		if err != nil {
@@ -169,13 +175,14 @@ func (s *Server) perform(ctx context.Context, c *coordination, coordinator strin
 // progressEvery bounds how often a load reports.
 const progressEvery = 50 * time.Millisecond
 
-func (s *Server) load(ctx context.Context, c *coordination, tag uint64, m *daisyv1.Load) error {
+func (s *Server) load(ctx context.Context, c *coordination, tag uint64, m *daisyv1.Load, begun func()) error {
 	load, err := loadFromProto(m)
 	if err != nil {
 		return err
 	}
 	var reported time.Time
 	err = s.cfg.Shard.Load(ctx, load, func(p pass.LoadProgress) {
+		begun()
 		if p.Done < p.Total && time.Since(reported) < progressEvery {
 			return
 		}

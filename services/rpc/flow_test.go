@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -131,6 +132,47 @@ func TestARefusedStreamEndsItsHop(t *testing.T) {
 	case <-l.Broken():
 	case <-time.After(10 * time.Second):
 		t.Fatal("nobody noticed")
+	}
+}
+
+// TestALoadThatIsGivenUpTakesNoMemory: whenever it is given up, the Unload that follows ends it, and the next plan finds all
+// the memory free.
+func TestALoadThatIsGivenUpTakesNoMemory(t *testing.T) {
+	g := openGolden(t, "llama")
+	load := pass.Load{Layers: model.Layers{Last: 4}, First: true, Last: true, Context: 64, Parallel: 1}
+	memory := int64(1 << 16)
+	for { // the least that the block needs
+		h := dial(t, startWorker(t, "s", g.path, workerOptions{memory: memory}), nil)
+		err := h.Load(t.Context(), load, func(pass.LoadProgress) {})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, pipeline.ErrMemory) {
+			t.Fatal(err)
+		}
+		memory += memory / 4
+	}
+	h := dial(t, startWorker(t, "s", g.path, workerOptions{memory: memory}), nil)
+	for i := range uint64(100) {
+		ctx, cancel := context.WithCancel(t.Context())
+		load.Plan.Number = 2*i + 1
+		ended := make(chan error, 1)
+		go func() { ended <- h.Load(ctx, load, func(pass.LoadProgress) {}) }()
+		if i%2 == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+		<-ended
+		if err := h.Unload(t.Context(), load.Plan); err != nil {
+			t.Fatal(err)
+		}
+		load.Plan.Number++
+		if err := h.Load(t.Context(), load, func(pass.LoadProgress) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Unload(t.Context(), load.Plan); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
