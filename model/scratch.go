@@ -117,9 +117,16 @@ func (b *Block) makeScratch(uses needs, threads int) error {
 	b.scratch.rows = make([]row, b.maxRows)
 	page := kernel.PageShape{Format: kernel.F32, Heads: b.cfg.KVHeads, KeyDim: b.cfg.HeadDim, ValueDim: b.cfg.HeadDim}
 	for i := range b.workers {
-		b.workers[i].scratch = kernel.NewAttentionScratch(page, b.cfg.Heads/b.cfg.KVHeads)
+		b.workers[i].scratch = kernel.NewAttentionScratch(page, attentionRows(b.cfg)*b.cfg.Heads/b.cfg.KVHeads)
 	}
 	return nil
+}
+
+// attentionRows is how many rows a worker attends with at once: enough that their work outweighs reading keys and values
+// from memory, and so few that what they leave behind stays in the cache beside a tile.
+func attentionRows(cfg *Config) int {
+	const queries = 24
+	return max(1, queries*cfg.KVHeads/cfg.Heads)
 }
 
 // arenaBytes is the memory of the buffers, less a few that lie on the Go heap.

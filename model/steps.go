@@ -135,25 +135,46 @@ func (b *Block) turnAndStore(worker int, l *layer, index int) {
 	}
 }
 
-// attend computes, for each row and each head of keys, what its query heads see up to their own position.
+// attend computes what each row's query heads see up to their own position. Rows that follow each other in a sequence go
+// together, so that its keys and values are read less often. A worker takes its share of the query heads, as heads of keys
+// and values may be fewer than workers; where the shares differ, they go around from one lot of rows to the next.
 func (b *Block) attend(worker, index int) {
-	c, w := b.cfg, &b.workers[worker]
-	slides := c.Slides(b.first + LayerIndex(index))
-	group := c.Heads / c.KVHeads * c.HeadDim
-	for i := worker; i < b.pass.rows*c.KVHeads; i += b.team.Size() {
-		t, head := i/c.KVHeads, i%c.KVHeads
-		r := b.scratch.rows[t]
-		position := int(r.position)
-		w.attention = kernel.Attention{
-			Shape: r.cache.Shape(), Pages: r.cache.Pages(index), Head: head, End: position + 1, Scale: c.AttentionScale, SoftCap: c.AttentionCap,
-		}
-		if slides {
-			w.attention.First = max(0, position+1-c.Window)
-		}
-		q := b.qkv[t*c.qkvDim()+head*group:][:group]
-		out := b.attended[t*c.queryDim()+head*group:][:group]
-		b.kernels.Attend(out, q, &w.attention, w.scratch)
+	c, w, n := b.cfg, &b.workers[worker], b.team.Size()
+	group := c.Heads / c.KVHeads
+	window := 0
+	if c.Slides(b.first + LayerIndex(index)) {
+		window = c.Window
 	}
+	for t, lot := 0, 0; t < b.pass.rows; lot++ {
+		rows := b.rowsTogether(t)
+		r := b.scratch.rows[t]
+		share := (worker + lot) % n
+		last := c.Heads * (share + 1) / n
+		for head := c.Heads * share / n; head < last; {
+			kv := head / group
+			heads := min(last, (kv+1)*group) - head
+			w.attention = kernel.Attention{
+				Shape: r.cache.Shape(), Pages: r.cache.Pages(index), Head: kv, Queries: heads, Rows: rows,
+				End: int(r.position) + 1, Window: window, Scale: c.AttentionScale, SoftCap: c.AttentionCap,
+				QueryStride: c.qkvDim(), OutStride: c.queryDim(),
+			}
+			q := b.qkv[t*c.qkvDim()+head*c.HeadDim:]
+			out := b.attended[t*c.queryDim()+head*c.HeadDim:]
+			b.kernels.Attend(out, q, &w.attention, w.scratch)
+			head += heads
+		}
+		t += rows
+	}
+}
+
+// rowsTogether is how many rows, from t on, are positions of one sequence that follow each other, at most what a worker
+// attends with at once.
+func (b *Block) rowsTogether(t int) int {
+	rows, n := b.scratch.rows[t:b.pass.rows], 1
+	for most := attentionRows(b.cfg); n < most && n < len(rows) && rows[n].cache == rows[0].cache && rows[n].position == rows[n-1].position+1; {
+		n++
+	}
+	return n
 }
 
 // gateAndPrepare computes the worker's columns of activation(gate) * up, and makes inputs of them. Shares are whole

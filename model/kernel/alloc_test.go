@@ -8,7 +8,7 @@ func TestKernelsAllocateNothing(t *testing.T) {
 	shape := PageShape{F16, 1, 64, 64}
 	for _, s := range Sets() {
 		h := newHistory(s, r, shape, 70)
-		at := &Attention{Shape: shape, Pages: h.pages, End: 70, Scale: 1}
+		at := &Attention{Shape: shape, Pages: h.pages, Queries: 1, Rows: 3, End: 68, Scale: 1, QueryStride: 64, OutStride: 64}
 		scratch := NewAttentionScratch(shape, 3)
 		q, out := gaussian(r, 3*64), make([]float32, 3*64)
 		v := [4][]float32{gaussian(r, 100), gaussian(r, 100), gaussian(r, 100), gaussian(r, 100)}

@@ -7,104 +7,155 @@ import (
 
 // AttentionScratch is what one worker needs while it attends. Keep one for each worker.
 type AttentionScratch struct {
-	scores []float32 // (query heads, 64)
-	tile   []float32 // (query heads, value lanes): the tile's output
-	total  []float32 // (query heads, value lanes): the output of all tiles so far
+	queries []float32 // (queries, KeyDim), of all rows
+	scores  []float32 // (queries, 64)
+	tile    []float32 // (queries, value lanes): the tile's output
+	total   []float32 // (queries, value lanes): the output of all tiles so far
 
-	tileWeight, totalWeight []weight // (query heads)
+	tileWeight, totalWeight []weight // (queries)
 }
 
 // weight is what an output of attention stands for: the largest score under it, and the sum of exp(score - maximum).
 type weight struct{ maximum, sum float32 }
 
-// NewAttentionScratch serves up to queryHeads query heads in a call.
-func NewAttentionScratch(shape PageShape, queryHeads int) *AttentionScratch {
+// NewAttentionScratch serves calls of up to so many queries: rows times query heads.
+func NewAttentionScratch(shape PageShape, queries int) *AttentionScratch {
 	shape.check()
-	n := queryHeads * shape.valueLanes()
+	n := queries * shape.valueLanes()
 	return &AttentionScratch{
-		scores: make([]float32, queryHeads*TilePositions),
-		tile:   make([]float32, n),
-		total:  make([]float32, n),
+		queries: make([]float32, queries*shape.KeyDim),
+		scores:  make([]float32, queries*TilePositions),
+		tile:    make([]float32, n),
+		total:   make([]float32, n),
 
-		tileWeight:  make([]weight, queryHeads),
-		totalWeight: make([]weight, queryHeads),
+		tileWeight:  make([]weight, queries),
+		totalWeight: make([]weight, queries),
 	}
 }
 
-// Attention is one call of Attend: one query position, one head of keys and values, and the query heads that share it.
+// Attention is one call of Attend: one head of keys and values, query heads that share it, and rows, which are query
+// positions that follow each other. More queries at once read the keys and values less often.
 type Attention struct {
 	Shape   PageShape
-	Pages   []Page  // by tile; those wholly below First are not looked at
+	Pages   []Page  // by tile; those wholly below what the first row attends to are not looked at
 	Head    int     // of the keys and values
-	First   int     // the first position attended, above 0 with a sliding window
-	End     int     // one past the last, usually the query's position + 1
+	Queries int     // query heads
+	Rows    int     // query positions
+	End     int     // one past the last position that the first row attends to; each further row attends to one more
+	Window  int     // how many positions a row attends to at most, the last ones; 0: all
 	Scale   float32 // of the scores; above 0
 	SoftCap float32 // scores become SoftCap*tanh(score/SoftCap); 0: they stay
+
+	QueryStride, OutStride int // from a row's queries, and outputs, to the next row's
 }
 
-// Attend computes, for each query head, the average of the values at positions [First, End), weighted by the softmax
-// of the scaled products of query and keys. q is (query heads, KeyDim), out (query heads, ValueDim).
+// reach is the range of positions that a row attends to.
+func (at *Attention) reach(row int) (first, end int) {
+	end = at.End + row
+	if at.Window > 0 {
+		first = max(0, end-at.Window)
+	}
+	return first, end
+}
+
+// span is what a row attends to in a tile.
+type span struct {
+	from, to int  // slots
+	first    bool // no earlier tile counts
+}
+
+func (at *Attention) span(row, tile int) span {
+	first, end := at.reach(row)
+	start := tile * TilePositions
+	return span{max(first-start, 0), min(end-start, TilePositions), first >= start}
+}
+
+// Attend computes, for each row and query head, the average of the values at the positions in reach, weighted by the
+// softmax of the scaled products of query and keys. A row of q is (Queries, KeyDim), a row of out (Queries, ValueDim).
 //
 // A tile gives, over its active positions only: scores, one FMA chain along KeyDim each, times Scale; their maximum m;
 // the weights exp(score - m); their sum l, by lanes and tree; and the output o, one FMA chain along the positions. Tiles
 // are merged in order: m' = max(M, m), a = exp(M - m'), b = exp(m - m'), L = L a + l b, O = O a + o b, each an FMA on a
 // rounded product. The bits depend on the query, on those keys and values, and on their positions: on nothing else.
 func (s *Set) Attend(out, q []float32, at *Attention, scratch *AttentionScratch) {
-	shape := at.Shape
+	shape, n := at.Shape, at.Queries
 	shape.check()
-	n := len(q) / shape.KeyDim
-	if len(q) != n*shape.KeyDim || len(out) != n*shape.ValueDim || n > len(scratch.tileWeight) || n*shape.valueLanes() > len(scratch.tile) {
-		panic(fmt.Sprintf("kernel: attend %d queries to %d outputs of %+v", len(q), len(out), shape))
+	if at.Rows < 1 || n < 1 || at.Rows*n > len(scratch.tileWeight) || at.Rows*n*shape.KeyDim > len(scratch.queries) || at.Rows*n*shape.valueLanes() > len(scratch.tile) {
+		panic(fmt.Sprintf("kernel: attend with %d rows of %d queries of %+v", at.Rows, n, shape))
 	}
-	if at.First < 0 || at.First >= at.End || (at.End-1)/TilePositions >= len(at.Pages) || !(at.Scale > 0) {
-		panic(fmt.Sprintf("kernel: attend to positions %d-%d in %d pages, scale %g", at.First, at.End, len(at.Pages), at.Scale))
+	start, _ := at.reach(0)
+	_, end := at.reach(at.Rows - 1)
+	if at.End < 1 || at.Window < 0 || (end-1)/TilePositions >= len(at.Pages) || !(at.Scale > 0) {
+		panic(fmt.Sprintf("kernel: attend to %d positions before %d in %d pages, scale %g", at.Window, end, len(at.Pages), at.Scale))
 	}
-	for tile := at.First / TilePositions; tile*TilePositions < at.End; tile++ {
-		s.attendTile(q, at, tile, n, scratch)
+	width := n * shape.KeyDim
+	for row := range at.Rows {
+		copy(scratch.queries[row*width:][:width], q[row*at.QueryStride:][:width])
+	}
+	for tile := start / TilePositions; tile*TilePositions < end; tile++ {
+		s.attendTile(at, tile, scratch)
 	}
 	lanes := shape.valueLanes()
-	for h := range n {
-		total := scratch.total[h*lanes:][:lanes]
-		s.scale(total, 1/scratch.totalWeight[h].sum)
-		copy(out[h*shape.ValueDim:][:shape.ValueDim], total)
+	for i := range at.Rows * n {
+		total := scratch.total[i*lanes:][:lanes]
+		s.scale(total, 1/scratch.totalWeight[i].sum)
+		copy(out[i/n*at.OutStride+i%n*shape.ValueDim:][:shape.ValueDim], total)
 	}
 }
 
-// attendTile attends to the positions of a tile and merges the result into scratch's totals.
-func (s *Set) attendTile(q []float32, at *Attention, tile, n int, scratch *AttentionScratch) {
-	from := max(at.First-tile*TilePositions, 0)
-	to := min(at.End-tile*TilePositions, TilePositions)
-	keys, values := at.Shape.head(at.Pages[tile], at.Head)
-	next := keys
-	if (tile+1)*TilePositions < at.End {
-		next, _ = at.Shape.head(at.Pages[tile+1], at.Head)
+// attendTile attends to the positions of a tile and merges the result into scratch's totals. The scores of all rows that
+// reach the tile are computed at once, the outputs of those that attend to the same of its slots.
+func (s *Set) attendTile(at *Attention, tile int, scratch *AttentionScratch) {
+	shape, n := at.Shape, at.Queries
+	start := tile * TilePositions
+	row, end := max(0, start-at.End+1), at.Rows
+	if at.Window > 0 {
+		end = min(end, start+TilePositions+at.Window-at.End)
 	}
-	scores := scratch.scores[:n*TilePositions]
-	s.scores(at.Shape.Format, scores, q, keys, at.Shape.KeyDim, n, at.Scale)
+	keys, values := shape.head(at.Pages[tile], at.Head)
+	next := keys
+	if start+TilePositions < at.End+at.Rows-1 {
+		next, _ = shape.head(at.Pages[tile+1], at.Head)
+	}
+	scores := scratch.scores[row*n*TilePositions : end*n*TilePositions]
+	s.scores(shape.Format, scores, scratch.queries[row*n*shape.KeyDim:end*n*shape.KeyDim], keys, shape.KeyDim, (end-row)*n, at.Scale)
 	if at.SoftCap != 0 {
 		s.softCap(scores, at.SoftCap)
 	}
-	weights, output := scratch.tileWeight, scratch.tile
-	first := tile == at.First/TilePositions
-	if first {
-		weights, output = scratch.totalWeight, scratch.total
-	}
-	for h := range n {
-		row := (*tileScores)(scores[h*TilePositions:])
-		mask(row, from, to)
-		weights[h].maximum, weights[h].sum = s.softmaxTile(row)
-	}
-	lanes := at.Shape.valueLanes()
-	s.values(at.Shape.Format, output, scores, values, next, from, to, lanes, n)
-	if first {
-		return
-	}
-	for h := range n {
-		s.merge(scratch.total[h*lanes:][:lanes], output[h*lanes:][:lanes], &scratch.totalWeight[h], &weights[h])
+	for row < end {
+		span, rows := at.span(row, tile), 1
+		for row+rows < end && at.span(row+rows, tile) == span {
+			rows++
+		}
+		s.attendSpan(at, span, row*n, rows*n, values, next, scratch)
+		row += rows
 	}
 }
 
-// tileScores are one query head's scores of a tile, and then its weights.
+// attendSpan turns the scores of count queries, from the first on, into outputs of a tile's span.
+func (s *Set) attendSpan(at *Attention, span span, first, count int, values, next []byte, scratch *AttentionScratch) {
+	lanes := at.Shape.valueLanes()
+	scores := scratch.scores[first*TilePositions:][:count*TilePositions]
+	total, totalWeight := scratch.total[first*lanes:][:count*lanes], scratch.totalWeight[first:][:count]
+	output, weights := scratch.tile[first*lanes:][:count*lanes], scratch.tileWeight[first:][:count]
+	if span.first {
+		output, weights = total, totalWeight
+	}
+	for i := range count {
+		line := (*tileScores)(scores[i*TilePositions:])
+		mask(line, span.from, span.to)
+		weights[i].maximum, weights[i].sum = s.softmaxTile(line)
+	}
+	s.values(at.Shape.Format, output, scores, values, next, span.from, span.to, lanes, count)
+	if span.first {
+		return
+	}
+	for i := range count {
+		s.merge(total[i*lanes:][:lanes], output[i*lanes:][:lanes], &totalWeight[i], &weights[i])
+	}
+}
+
+// tileScores are one query's scores of a tile, and then its weights.
 type tileScores = [TilePositions]float32
 
 // mask gives the slots outside [from, to) no weight, whatever garbage their keys are.

@@ -50,7 +50,7 @@ func TestAttendMatchesReference(t *testing.T) {
 		for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 9, 13} {
 			q := gaussian(r, n*shape.KeyDim)
 			for _, window := range [][2]int{{0, 1}, {0, 5}, {0, 64}, {0, 65}, {0, 200}, {3, 63}, {63, 65}, {70, 71}, {100, 199}, {128, 192}} {
-				at := &Attention{Shape: shape, Pages: h.pages, Head: shape.Heads - 1, First: window[0], End: window[1], Scale: 0.3}
+				at := &Attention{Shape: shape, Pages: h.pages, Head: shape.Heads - 1, Queries: n, Rows: 1, End: window[1], Window: window[1] - window[0], Scale: 0.3}
 				if n == 4 {
 					at.SoftCap = 5
 				}
@@ -85,7 +85,7 @@ func TestAttendAgainstFloat64(t *testing.T) {
 				}
 				return float64(v)
 			}
-			at := &Attention{Shape: shape, Pages: h.pages, First: first, End: end, Scale: scale, SoftCap: float32(softCap)}
+			at := &Attention{Shape: shape, Pages: h.pages, Queries: n, Rows: 1, End: end, Window: end - first, Scale: scale, SoftCap: float32(softCap)}
 			for _, s := range Sets() {
 				got := make([]float32, n*shape.ValueDim)
 				s.Attend(got, q, at, NewAttentionScratch(shape, n))
@@ -128,14 +128,16 @@ func TestAttendDoesNotDependOn(t *testing.T) {
 		h := newHistory(s, r, shape, 300)
 		const n, first, end = 6, 70, 201
 		q := gaussian(r, n*shape.KeyDim)
-		at := Attention{Shape: shape, Pages: h.pages, Head: 1, First: first, End: end, Scale: 0.2}
+		at := Attention{Shape: shape, Pages: h.pages, Head: 1, Queries: n, Rows: 1, End: end, Window: end - first, Scale: 0.2}
 		scratch := NewAttentionScratch(shape, n)
 		want := make([]float32, n*shape.ValueDim)
 		s.Attend(want, q, &at, scratch)
 
 		got := make([]float32, len(want))
+		single := at
+		single.Queries = 1
 		for i := range n {
-			s.Attend(got[i*shape.ValueDim:][:shape.ValueDim], q[i*shape.KeyDim:][:shape.KeyDim], &at, scratch)
+			s.Attend(got[i*shape.ValueDim:][:shape.ValueDim], q[i*shape.KeyDim:][:shape.KeyDim], &single, scratch)
 		}
 		checkBits(t, s.Name+": queries one by one", got, want)
 
@@ -154,6 +156,36 @@ func TestAttendDoesNotDependOn(t *testing.T) {
 	}
 }
 
+// TestRowsAtOnce compares rows attended in one call with the same rows one by one: within a tile, across the edges of tiles,
+// with windows of every kind.
+func TestRowsAtOnce(t *testing.T) {
+	for _, shape := range []PageShape{{F16, 2, 64, 64}, {F32, 1, 8, 12}, {F16, 1, 256, 256}} {
+		r := newRandom(6)
+		h := newHistory(reference(), r, shape, 300)
+		for _, c := range []struct{ queries, rows, end, window int }{
+			{1, 1, 1, 0}, {1, 24, 1, 0}, {3, 8, 60, 0}, {3, 8, 64, 0}, {3, 70, 1, 0}, {2, 12, 128, 0}, {4, 130, 150, 0}, {1, 5, 296, 0},
+			{3, 8, 1, 5}, {1, 24, 60, 1}, {2, 12, 120, 64}, {2, 12, 127, 65}, {3, 100, 30, 3}, {3, 100, 30, 70}, {1, 9, 250, 128}, {2, 90, 1, 300},
+		} {
+			queryStride, outStride := c.queries*shape.KeyDim+3, c.queries*shape.ValueDim+5
+			q := gaussian(r, c.rows*queryStride)
+			at := Attention{Shape: shape, Pages: h.pages, Head: shape.Heads - 1, Queries: c.queries, Rows: c.rows, End: c.end, Window: c.window,
+				Scale: 0.3, QueryStride: queryStride, OutStride: outStride}
+			scratch := NewAttentionScratch(shape, c.queries*c.rows)
+			want := make([]float32, c.rows*outStride)
+			for row := range c.rows {
+				single := at
+				single.Rows, single.End = 1, c.end+row
+				reference().Attend(want[row*outStride:], q[row*queryStride:], &single, scratch)
+			}
+			for _, s := range Sets() {
+				got := make([]float32, len(want))
+				s.Attend(got, q, &at, scratch)
+				checkBits(t, fmt.Sprintf("%s, %+v, %+v", s.Name, shape, c), got, want)
+			}
+		}
+	}
+}
+
 // TestAttendPoison makes sure that a key which is not finite, at a position that counts, is not lost.
 func TestAttendPoison(t *testing.T) {
 	shape := PageShape{F32, 1, 16, 16}
@@ -165,7 +197,7 @@ func TestAttendPoison(t *testing.T) {
 			key[3] = nan
 			s.Store(shape, h.pages[bad/TilePositions], 0, bad, key, h.values[:16])
 			out := make([]float32, 16)
-			at := &Attention{Shape: shape, Pages: h.pages, End: 100, Scale: 1}
+			at := &Attention{Shape: shape, Pages: h.pages, Queries: 1, Rows: 1, End: 100, Scale: 1}
 			s.Attend(out, h.keys[16:32], at, NewAttentionScratch(shape, 1))
 			for i, v := range out {
 				if v == v {

@@ -48,21 +48,23 @@ func BenchmarkMatrixMatrix(b *testing.B) {
 	}
 }
 
-// BenchmarkAttend is one position of SmolLM2: three query heads to a head of keys and values.
+// BenchmarkAttend is SmolLM2's: three query heads to a head of keys and values; one position, as in decoding, or eight.
 func BenchmarkAttend(b *testing.B) {
 	shape := PageShape{F16, 1, 64, 64}
 	for _, n := range []int{64, 1024} {
-		h := newHistory(Best(), newRandom(1), shape, n)
-		q, out := gaussian(newRandom(2), 3*64), make([]float32, 3*64)
-		at := &Attention{Shape: shape, Pages: h.pages, End: n, Scale: 0.125}
-		scratch := NewAttentionScratch(shape, 3)
-		for _, s := range fastSets() {
-			b.Run(fmt.Sprintf("%d/%s", n, s.Name), func(b *testing.B) {
-				b.SetBytes(int64(n * 64 * 2 * 2))
-				for b.Loop() {
-					s.Attend(out, q, at, scratch)
-				}
-			})
+		for _, rows := range []int{1, 8} {
+			h := newHistory(Best(), newRandom(1), shape, n)
+			q, out := gaussian(newRandom(2), rows*3*64), make([]float32, rows*3*64)
+			at := &Attention{Shape: shape, Pages: h.pages, Queries: 3, Rows: rows, End: n - rows + 1, Scale: 0.125, QueryStride: 3 * 64, OutStride: 3 * 64}
+			scratch := NewAttentionScratch(shape, rows*3)
+			for _, s := range fastSets() {
+				b.Run(fmt.Sprintf("%d/rows=%d/%s", n, rows, s.Name), func(b *testing.B) {
+					b.SetBytes(int64(rows * n * 64 * 2 * 2))
+					for b.Loop() {
+						s.Attend(out, q, at, scratch)
+					}
+				})
+			}
 		}
 	}
 }
@@ -185,7 +187,7 @@ func BenchmarkDecode(b *testing.B) {
 							kv := h0 / (heads / kvHeads)
 							end := min(h1, (kv+1)*(heads/kvHeads))
 							s.Attend(mixed[h0*headDim:end*headDim], qkv[h0*headDim:end*headDim],
-								&Attention{Shape: shape, Pages: l.pages, Head: kv, End: position + 1, Scale: 0.125}, me.attention)
+								&Attention{Shape: shape, Pages: l.pages, Head: kv, Queries: end - h0, Rows: 1, End: position + 1, Scale: 0.125}, me.attention)
 							h0 = end
 						}
 						team.Barrier()

@@ -114,7 +114,7 @@ func TestAttentionStaysWithinItsBuffers(t *testing.T) {
 				key, value := f.floats(h.keys[:shape.KeyDim]), f.floats(h.values[:shape.ValueDim])
 				for _, s := range Sets() {
 					s.Store(shape, h.pages[1], shape.Heads-1, positions-1, key, value)
-					at := &Attention{Shape: shape, Pages: h.pages, Head: shape.Heads - 1, End: positions, Scale: 1}
+					at := &Attention{Shape: shape, Pages: h.pages, Head: shape.Heads - 1, Queries: n, Rows: 1, End: positions, Scale: 1}
 					s.Attend(out, q, at, NewAttentionScratch(shape, n))
 				}
 			})
