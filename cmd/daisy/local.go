@@ -21,8 +21,8 @@ import (
 
 // How long things may take to end, before they are ended.
 const (
-	coordinatorGrace = 5 * time.Second
-	shardGrace       = 5 * time.Second
+	coordinatorGrace = 3 * time.Second
+	shardGrace       = 2 * time.Second
 )
 
 const maxLocalShards = 64

@@ -31,7 +31,7 @@ const retryLimit = 10 * time.Second
 
 // At the end, what is queued has so long to leave: a collector that answers needs a fraction of it, and one that does not
 // must not keep a process from ending.
-const flushLimit = 2 * time.Second
+const flushLimit = time.Second
 
 // Config is what Start needs. FromEnv fills it from the environment; the caller adds who the process is.
 type Config struct {
