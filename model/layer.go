@@ -35,14 +35,12 @@ func (b *Block) postNormLayer(worker int, l *layer, index int) {
 	b.attention(worker, l, index, in)
 	b.team.Barrier()
 	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
-	b.team.Barrier()
 
-	b.prepare(worker, in, b.pass.x, b.cfg.Hidden)
+	b.prepare(worker, in, b.pass.x, b.cfg.Hidden) // no barrier: these are the worker's own rows, as in the next layer
 	b.team.Barrier()
 	b.feedForward(worker, l, in)
 	b.team.Barrier()
 	b.addNormed(worker, l.ffnPostNorm.values)
-	b.team.Barrier()
 }
 
 // sandwichLayer is one layer of gemma2 and gemma3, as one worker sees it:
@@ -59,14 +57,12 @@ func (b *Block) sandwichLayer(worker int, l *layer, index int) {
 	b.attention(worker, l, index, in)
 	b.team.Barrier()
 	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
-	b.team.Barrier()
 
-	b.normalise(worker, in, l.ffnNorm.values)
+	b.normalise(worker, in, l.ffnNorm.values) // no barrier: these are the worker's own rows, as in the next layer
 	b.team.Barrier()
 	b.feedForward(worker, l, in)
 	b.team.Barrier()
 	b.addNormed(worker, l.ffnPostNorm.values)
-	b.team.Barrier()
 }
 
 // attention computes output(attend(rope(qkv(in)))), the worker's columns [from, to) of product (rows, hidden).
