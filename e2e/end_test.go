@@ -109,8 +109,6 @@ func TestShardIsLost(t *testing.T) {
 	if !slices.Equal(got.IDs, want.IDs) {
 		t.Errorf("with two shards: %+v, want %+v", got, want)
 	}
-	if s := c.status(t); len(s.Shards) != 2 {
-		t.Errorf("shards %+v", s.Shards)
-	}
+	waitFor(t, "the dead shard to leave the roster", func() bool { return len(c.status(t).Shards) == 2 })
 	c.end(t)
 }
