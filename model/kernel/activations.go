@@ -15,7 +15,8 @@ import (
 //	n x 32 int8     values, from -127 to 127
 //	n x float32     d, the scale
 //	n x float32     d * sum of the values, for formats with minima
-//	n x int32       -8 * sum, the offset of Q4_0, and half of Q5_0's
+//	n x int32       -8 * sum, the offset of Q4_0
+//	n x int32       -16 * sum, the offset of Q5_0
 //	n x int32       -128 * sum, the offset of Q8_0
 //	n x int32       -32 * sum of the first 16 values, the offset of Q6_K
 //	n x int32       -32 * sum of the last 16 values
@@ -28,7 +29,7 @@ type Activations struct {
 	data         []byte
 }
 
-const recordBytes = 32 + 6*4 // of a block and a token
+const recordBytes = 32 + 7*4 // of a block and a token
 
 // ActivationBytes is the memory that tokens x cols take for weights of format f.
 func ActivationBytes(f Format, tokens, cols int) int {
@@ -127,9 +128,10 @@ func quantizeReference(dst []byte, x []float32, n, t int) {
 		putF32(scales, t, d)
 		putF32(scales, n+t, d*float32(sum))
 		putU32(scales, 2*n+t, uint32(-8*sum))
-		putU32(scales, 3*n+t, uint32(-128*sum))
-		putU32(scales, 4*n+t, uint32(-32*sums[0]))
-		putU32(scales, 5*n+t, uint32(-32*sums[1]))
+		putU32(scales, 3*n+t, uint32(-16*sum))
+		putU32(scales, 4*n+t, uint32(-128*sum))
+		putU32(scales, 5*n+t, uint32(-32*sums[0]))
+		putU32(scales, 6*n+t, uint32(-32*sums[1]))
 	}
 }
 

@@ -10,8 +10,9 @@
 // same bits as the reference (a NaN is a NaN; its sign and payload are free):
 //
 //   - A product is computed lane = row. Output row r of token t is one chain along k: for each block of 32, the exact
-//     integer dot product with the int8 activations, then one FMA (two for a format with minima). It does not depend on
-//     the other tokens, on the group range, on the panel's width, nor on how a pass is cut into chunks.
+//     integer dot product with the int8 activations, then one FMA (two for a format with minima, or with two scales for
+//     the 32: dot.go has each). It does not depend on the other tokens, on the group range, on the panel's width, nor on
+//     how a pass is cut into chunks.
 //   - F32, F16 and BF16 weights use float32 activations and one FMA a value, along k.
 //   - Sums over a vector use 16 lanes, lane = index mod 16, and then the tree 8, 4, 2, 1.
 //   - Attention walks tiles of 64 positions counted from position 0. Each tile gives its own (maximum, sum, output);

@@ -53,7 +53,7 @@ func dotBlocks(f Format, group, x []byte, r, t, n int) float32 {
 		scale := float32(halfToFloat(u16At(group, r)) * f32At(scales, t))
 		switch f {
 		case Q8_0:
-			dot := int32(u32At(scales, 3*n+t))
+			dot := int32(u32At(scales, 4*n+t))
 			for j := range 8 {
 				w, q := group[32+64*j+4*r:][:4], values[4*j:][:4]
 				dot += int32(w[0])*int32(int8(q[0])) + int32(w[1])*int32(int8(q[1])) +
@@ -67,7 +67,7 @@ func dotBlocks(f Format, group, x []byte, r, t, n int) float32 {
 			sum = FMA32(float32(dotNibbles(group[64:], values, r)), scale, sum)
 			sum = FMA32(halfToFloat(u16At(group, Lanes+r)), f32At(scales, n+t), sum)
 		case Q5_0:
-			dot := 2*int32(u32At(scales, 2*n+t)) + dotNibbles(group[96:], values, r) + dotUpperBits(group[32:], values, r)
+			dot := int32(u32At(scales, 3*n+t)) + dotNibbles(group[96:], values, r) + dotUpperBits(group[32:], values, r)
 			sum = FMA32(float32(dot), scale, sum)
 		}
 	}
@@ -97,7 +97,7 @@ func dotSuperBlocks(f Format, group, x []byte, r, t, n int) float32 {
 				sum = FMA32(float32(dmin*float32(second)), f32At(scales, n+t), sum)
 			case Q6_K:
 				for half, scale := range []int8{int8(first), int8(second)} {
-					dot := int32(u32At(scales, (4+half)*n+t)) + dotUpperPairs(integers, values, r, half)
+					dot := int32(u32At(scales, (5+half)*n+t)) + dotUpperPairs(integers, values, r, half)
 					sum = FMA32(float32(dot), float32(float32(d*float32(scale))*activation), sum)
 				}
 			}

@@ -88,7 +88,7 @@ func (w weights) upperMask() string {
 const prefetchAhead = 8 << 10
 
 // recordBytes is the size of a panel's record of one block and one token.
-const recordBytes = 56
+const recordBytes = 60
 
 // record gives the offsets in a panel's record of one block and n tokens; see Activations in package kernel.
 type record struct{ n, bias int }
@@ -97,9 +97,10 @@ func (r record) value(t, k int) int   { return 32*t + 4*k - r.bias }
 func (r record) scale(t int) int      { return 32*r.n + 4*t - r.bias }
 func (r record) scaledSum(t int) int  { return 36*r.n + 4*t - r.bias }
 func (r record) offsetQ4_0(t int) int { return 40*r.n + 4*t - r.bias }
-func (r record) offsetQ8_0(t int) int { return 44*r.n + 4*t - r.bias }
+func (r record) offsetQ5_0(t int) int { return 44*r.n + 4*t - r.bias }
+func (r record) offsetQ8_0(t int) int { return 48*r.n + 4*t - r.bias }
 func (r record) offsetQ6_K(t, half int) int {
-	return (48+4*half)*r.n + 4*t - r.bias
+	return (52+4*half)*r.n + 4*t - r.bias
 }
 
 // products writes, for each format and number of tokens, the product of groups of 16 rows with a panel, and the

@@ -266,8 +266,7 @@ func (f tile256) finish(section int) {
 			case w.name == "Q4_0":
 				offset(f.x.offsetQ4_0(t))
 			case w.name == "Q5_0":
-				offset(f.x.offsetQ4_0(t))
-				f.op("VPADDD %s, %s, %s", y(f.value), d, d)
+				offset(f.x.offsetQ5_0(t))
 			case w.name == "Q6_K":
 				offset(f.x.offsetQ6_K(t, section))
 			case w.name == "Q8_0" && f.vnni:

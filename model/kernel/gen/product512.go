@@ -32,7 +32,7 @@ func (f tile512) dotHigh(t int) string { return fmt.Sprintf("Z%d", 2*f.n+t) }
 // integerProduct512: a block's weights stay in registers while all tokens use them.
 func integerProduct512(file *file, w weights, n int) {
 	f := tile512{file: file, w: w, n: n, x: record{n: n}, split: n <= 4 && w.bits == 4}
-	if n >= 10 { // keeps the offsets of a record within one byte, as EVEX scales them
+	if n >= 9 { // keeps the offsets of a record within one byte, as EVEX scales them
 		f.x.bias = 256
 		f.op("ADDQ $256, DX")
 	}
@@ -108,8 +108,7 @@ func (f tile512) start(section int) {
 		case "Q4_0":
 			f.op("VPBROADCASTD %d(BX), %s", f.x.offsetQ4_0(t), f.dot(t))
 		case "Q5_0":
-			f.op("VPBROADCASTD %d(BX), %s", f.x.offsetQ4_0(t), f.dot(t))
-			f.op("VPADDD %s, %s, %s", f.dot(t), f.dot(t), f.dot(t))
+			f.op("VPBROADCASTD %d(BX), %s", f.x.offsetQ5_0(t), f.dot(t))
 		case "Q8_0":
 			f.op("VPBROADCASTD %d(BX), %s", f.x.offsetQ8_0(t), f.dot(t))
 		case "Q6_K":

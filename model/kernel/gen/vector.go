@@ -360,16 +360,17 @@ func quantize(f *file, i *isa) {
 		f.op("VMOVSS X6, (R12)(R13*1)")
 		f.op("VMOVD X5, AX")
 		f.op("NEGL AX")
-		f.op("SHLL $3, AX")
 		f.op("LEAQ (R12)(R13*2), BX")
-		f.op("MOVL AX, (BX)")
-		f.op("SHLL $4, AX")
-		f.op("MOVL AX, (BX)(R13*1)")
+		for _, shift := range []int{3, 1, 3} { // times 8, 16, 128
+			f.op("SHLL $%d, AX", shift)
+			f.op("MOVL AX, (BX)")
+			f.op("ADDQ R13, BX")
+		}
 		for half := range 2 {
 			f.op("VPEXTRD $%d, X4, AX", 2*half)
 			f.op("NEGL AX")
 			f.op("SHLL $5, AX")
-			f.op("MOVL AX, (BX)(R13*2)")
+			f.op("MOVL AX, (BX)")
 			f.op("ADDQ R13, BX")
 		}
 		f.op("ADDQ $128, SI")
