@@ -6,14 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
 	"github.com/daisy-llm/daisy/coordinator/plan"
-	"github.com/daisy-llm/daisy/pass"
 )
 
 // States of a cluster.
@@ -40,15 +36,6 @@ type operator struct {
 	settle  *time.Timer
 }
 
-// member is a shard of the roster as the coordinator sees it.
-type member struct {
-	plan.Member
-	link   Link
-	cancel context.CancelFunc
-	ready  bool
-	unfit  error // why it gets no block; until it comes back as another process
-}
-
 // event is what happened outside the loop, as something for the loop to do.
 type event func(ctx context.Context, o *operator)
 
@@ -57,13 +44,6 @@ const settleTime = 300 * time.Millisecond
 
 // breakTime is how long after a pipeline has broken a new plan is made, unless the links tell earlier what happened.
 const breakTime = 100 * time.Millisecond
-
-// A link that has died is tried again at once, and for so long planning waits for it: a connection may break while both
-// ends live. After that it is tried every so often while the roster lists the shard.
-const (
-	redialGrace = 2 * time.Second
-	redialTime  = time.Second
-)
 
 func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 	o.settle = time.NewTimer(settleTime)
@@ -97,191 +77,6 @@ func (o *operator) post(ctx context.Context, e event) {
 	case o.events <- e:
 	case <-ctx.Done():
 	}
-}
-
-// meet brings the links in line with a roster.
-func (o *operator) meet(ctx context.Context, roster plan.Roster) {
-	o.roster = roster.Shards()
-	for name, m := range o.links {
-		now, there := o.roster.Find(name)
-		if there && now.PID == m.PID && now.Address == m.Address {
-			m.Member = now
-			continue
-		}
-		if !there && m.ready {
-			o.doubt(ctx, m)
-			continue
-		}
-		m.cancel()
-		delete(o.links, name)
-		o.settle.Reset(settleTime)
-	}
-	for _, m := range o.roster {
-		if o.links[m.Name] == nil {
-			o.dial(ctx, m)
-		}
-	}
-}
-
-// probeTimeout is how long a shard that gossip has lost may take to give a sign of life.
-const probeTimeout = 5 * time.Second
-
-// doubt sees whether a shard that has left the roster is gone. Gossip may be mistaken about a machine under load, and a link
-// that lives knows better; hangUp sees its end.
-func (o *operator) doubt(ctx context.Context, m *member) {
-	o.spawn(func() error {
-		probe, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
-		if _, _, err := m.link.Probe(probe); err != nil {
-			o.post(ctx, func(_ context.Context, o *operator) {
-				if _, back := o.roster.Find(m.Name); o.links[m.Name] == m && !back {
-					o.drop(m, err)
-				}
-			})
-		}
-		return nil
-	})
-}
-
-// drop forgets a shard that has left.
-func (o *operator) drop(m *member, why error) {
-	o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", why)
-	m.cancel()
-	delete(o.links, m.Name)
-	o.settle.Reset(0)
-}
-
-// dial opens the link to a shard and reports its rise and fall.
-func (o *operator) dial(ctx context.Context, who plan.Member) {
-	ctx, cancel := context.WithCancel(ctx)
-	m := &member{Member: who, cancel: cancel}
-	m.link = o.c.cfg.Dial(who, func(peer string, err error) {
-		o.post(ctx, func(_ context.Context, o *operator) {
-			if o.current != nil && o.uses(who.Name, peer) {
-				o.current.pipeline.Break(fmt.Errorf("shard %s lost passes to shard %s: %w", who.Name, peer, err))
-			}
-		})
-	})
-	o.links[who.Name] = m
-	o.spawn(func() error {
-		up := make(chan struct{})
-		go func() {
-			defer close(up)
-			select {
-			case <-m.link.Ready():
-				err := o.c.try(ctx, m.link)
-				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m, err) })
-			case <-m.link.Done():
-			}
-		}()
-		err := m.link.Run(ctx)
-		<-up
-		if ctx.Err() != nil {
-			return nil
-		}
-		o.post(ctx, func(ctx context.Context, o *operator) { o.hangUp(ctx, m, err) })
-		return nil
-	})
-}
-
-// uses says whether passes of the current plan go from one shard straight to the other. A link that a former plan needed
-// may break without harm.
-func (o *operator) uses(from, to string) bool {
-	_, i, sends := o.current.plan.Stage(from)
-	_, j, receives := o.current.plan.Stage(to)
-	return sends && receives && j == i+1
-}
-
-// try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
-// must not be noticed only when a plan that works has made way for one with it.
-func (c *Coordinator) try(ctx context.Context, h pipeline.Hop) error {
-	l := c.cfg.Load
-	l.Plan = pass.PlanID{Leader: c.cfg.Name}
-	if err := h.Load(ctx, l, func(pass.LoadProgress) {}); err != nil {
-		return err
-	}
-	return h.Unload(ctx, l.Plan)
-}
-
-// greet notes that a link is up, and whether its shard can be used.
-func (o *operator) greet(m *member, err error) {
-	switch {
-	case o.links[m.Name] != m || errors.Is(err, pipeline.ErrBroken):
-		return // hangUp sees to it
-	case err != nil:
-		o.reject(m, err)
-		return
-	}
-	m.ready = true
-	switch {
-	case !o.started || o.current != nil:
-		o.settle.Reset(settleTime)
-	case o.whole():
-		o.settle.Reset(0) // it was the one that planning waited for
-	default:
-		o.settle.Reset(redialGrace)
-	}
-}
-
-// whole says whether every shard of the roster that can be of use is reached.
-func (o *operator) whole() bool {
-	for _, m := range o.links {
-		if !m.ready && m.unfit == nil {
-			return false
-		}
-	}
-	return true
-}
-
-// hangUp notes that a link has died, and has it tried again while the roster lists the shard, unless versions differ.
-func (o *operator) hangUp(ctx context.Context, m *member, err error) {
-	if o.links[m.Name] != m {
-		return
-	}
-	worked := m.ready
-	m.ready = false
-	if _, there := o.roster.Find(m.Name); !there {
-		o.drop(m, err)
-		return
-	}
-	if errors.Is(err, pipeline.ErrVersion) {
-		o.reject(m, err)
-		o.settle.Reset(0)
-		return
-	}
-	o.c.cfg.Log.Warn("the link to a shard is down", "shard", m.Name, "address", m.Address, "error", err)
-	if worked {
-		o.settle.Reset(redialGrace)
-		m.cancel()
-		o.dial(ctx, m.Member)
-		return
-	}
-	o.settle.Reset(0)
-	time.AfterFunc(redialTime, func() {
-		o.post(ctx, func(ctx context.Context, o *operator) {
-			if o.links[m.Name] == m {
-				m.cancel()
-				o.dial(ctx, m.Member)
-			}
-		})
-	})
-}
-
-// reject keeps a shard from getting blocks.
-func (o *operator) reject(m *member, err error) {
-	m.unfit = err
-	o.c.cfg.Log.Error("a shard cannot be used", "shard", m.Name, "error", err)
-}
-
-// usable is the roster of the shards that can take a block now.
-func (o *operator) usable() plan.Roster {
-	var members []plan.Member
-	for _, m := range o.links {
-		if m.ready && m.unfit == nil && m.State != plan.Draining {
-			members = append(members, m.Member)
-		}
-	}
-	return plan.NewRoster(members...)
 }
 
 // replan makes a plan of what there is, if that is better than what runs, and starts to load it.
@@ -380,6 +175,9 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 	if err == nil {
 		err = pl.Err()
 	}
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		o.c.cfg.Log.Error("a plan could not be loaded", "plan", p.String(), "error", err)
 		if m := o.links[failed]; m != nil && (errors.Is(err, pipeline.ErrModel) || errors.Is(err, pipeline.ErrMemory)) {
@@ -416,115 +214,6 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 	o.announce(plan.Ready)
 	o.c.cfg.Log.Info("ready", "plan", p.String())
 	o.settle.Reset(settleTime) // shards may have come meanwhile
-}
-
-// load has every stage hold its block and no shard anything else, and builds the pipeline. It names the shard that
-// failed, if one did.
-func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pipeline.Hop) (_ *pipeline.Pipeline, failed string, err error) {
-	stages := p.Pipelines[0]
-	chain := make([]pipeline.Hop, len(stages))
-	for i, s := range stages {
-		if chain[i] = hops[s.Shard]; chain[i] == nil {
-			return nil, s.Shard, fmt.Errorf("shard %s is gone", s.Shard)
-		}
-	}
-	held, failed, err := tidy(ctx, hops, p)
-	if err != nil {
-		return nil, failed, err
-	}
-	var mu sync.Mutex // of failed, err and done
-	g, gctx := errgroup.WithContext(ctx)
-	done := make([]pass.LoadProgress, len(stages))
-	for i, s := range stages {
-		if held[s.Shard] {
-			continue
-		}
-		g.Go(func() error {
-			l := c.cfg.Load
-			l.Plan, l.Layers, l.First, l.Last = p.ID, s.Layers, s.First, s.Last
-			e := chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
-				mu.Lock()
-				defer mu.Unlock()
-				done[i] = progress
-				c.report(stages, done)
-			})
-			mu.Lock()
-			defer mu.Unlock()
-			if e != nil && err == nil {
-				failed, err = s.Shard, fmt.Errorf("shard %s: %w", s.Shard, e)
-			}
-			return err
-		})
-	}
-	if g.Wait() != nil {
-		c.giveUp(ctx, p, chain)
-		return nil, failed, err
-	}
-	pl, err := pipeline.New(pipeline.Config{
-		Coordinator: c.cfg.Name,
-		Plan:        p.ID,
-		Stages:      p.Route(0),
-		Hops:        chain,
-		Hidden:      c.cfg.Model.Hidden,
-		Passes:      &c.passes,
-	})
-	return pl, "", err
-}
-
-// unloadTimeout bounds how long a plan that could not be loaded keeps the next one waiting.
-const unloadTimeout = 10 * time.Second
-
-// giveUp ends what is still being loaded of a plan, so that it does not turn up, and take memory, under the next one.
-func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []pipeline.Hop) {
-	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
-	defer cancel()
-	var g errgroup.Group
-	for _, h := range chain {
-		g.Go(func() error {
-			if err := h.Unload(ctx, p.ID); err != nil && !errors.Is(err, pipeline.ErrBroken) {
-				c.cfg.Log.Warn("a plan was not unloaded", "plan", p.ID, "shard", h.Shard(), "error", err)
-			}
-			return nil
-		})
-	}
-	g.Wait()
-}
-
-// tidy frees what the shards hold of other plans, and says which hold their block of this one already.
-func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held map[string]bool, failed string, err error) {
-	held = make(map[string]bool)
-	for name, h := range hops {
-		d, err := h.Describe(ctx)
-		if err != nil {
-			return nil, name, fmt.Errorf("describe shard %s: %w", name, err)
-		}
-		for _, b := range d.Blocks {
-			if b.Plan.Number == 0 {
-				continue // a trial, here and gone
-			}
-			if _, place, ok := p.Stage(name); ok && b.Plan == p.ID && b.Layers == p.Pipelines[0][place].Layers {
-				held[name] = true
-				continue
-			}
-			if err := h.Unload(ctx, b.Plan); err != nil {
-				return nil, name, fmt.Errorf("unload plan %v from shard %s: %w", b.Plan, name, err)
-			}
-		}
-	}
-	return held, "", nil
-}
-
-// report publishes how far loading has come.
-func (c *Coordinator) report(stages []plan.Stage, done []pass.LoadProgress) {
-	parts := make([]string, len(stages))
-	for i, s := range stages {
-		percent := int64(0)
-		if done[i].Total > 0 {
-			percent = done[i].Done * 100 / done[i].Total
-		}
-		parts[i] = fmt.Sprintf("%s %d %%", s.Shard, percent)
-	}
-	c.publish(func(st *Status) { st.Detail = "loading: " + strings.Join(parts, ", ") })
 }
 
 // publish brings the shards' part of the status up to date.

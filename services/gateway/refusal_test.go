@@ -267,3 +267,21 @@ func TestRefusesABodyItCannotRead(t *testing.T) {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
 }
+
+// A request that comes while a plan is being loaded is the engine's to hold back; only one that nothing is loaded for is
+// refused at once.
+func TestLoadingIsWorthAWait(t *testing.T) {
+	for state, want := range map[string]int{coordinator.StateLoading: http.StatusOK, coordinator.StateWaiting: http.StatusServiceUnavailable} {
+		engine := say("hello")
+		engine.waiting, engine.status.State = true, state
+		server := start(t, engine)
+		res, err := http.Post(server.URL+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"x"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("while %s: status %d, want %d", state, res.StatusCode, want)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/daisy-llm/daisy/coordinator"
 	"github.com/daisy-llm/daisy/model/token"
 )
 
@@ -51,7 +52,7 @@ func (j *job) usage() *usage {
 
 // serve runs a job and answers with it, streamed or whole. An error that it returns is still to be told.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, j *job) error {
-	if !g.cfg.Engine.Ready() {
+	if !g.cfg.Engine.Ready() && g.cfg.Engine.Status().State != coordinator.StateLoading { // a plan that is being loaded is worth a wait
 		return g.notReady()
 	}
 	j.model, j.fingerprint = g.cfg.ModelName, g.fingerprint()

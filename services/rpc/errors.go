@@ -68,3 +68,20 @@ func errorOf(f *daisyv1.Failure) error {
 	}
 	return errors.New(message)
 }
+
+// fromStatus leaves gRPC's framing out of an error's text, which people are to read; its code is still found in it.
+func fromStatus(err error) error {
+	if s, ok := status.FromError(err); ok && err != nil {
+		return &remoteError{s.Message(), err}
+	}
+	return err
+}
+
+// remoteError is a gRPC error that reads as the other side wrote it.
+type remoteError struct {
+	text string
+	err  error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.err }

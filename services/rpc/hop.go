@@ -107,12 +107,15 @@ func (h *Hop) Grant() pass.Grant { return h.grant }
 // Run connects, and keeps the hop alive until ctx ends or the connection does; it returns why.
 func (h *Hop) Run(ctx context.Context) error {
 	err := h.run(ctx)
-	if err == nil || isEOF(err) {
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil || isEOF(err):
 		err = errors.New("the shard closed the connection")
 	}
-	h.err = err
+	h.err = fromStatus(err)
 	close(h.done)
-	return err
+	return h.err
 }
 
 func (h *Hop) run(ctx context.Context) error {

@@ -1,0 +1,229 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/daisy-llm/daisy/coordinator/pipeline"
+	"github.com/daisy-llm/daisy/coordinator/plan"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// member is a shard of the roster as the coordinator sees it.
+type member struct {
+	plan.Member
+	link   Link
+	cancel context.CancelCauseFunc
+	ready  bool
+	told   bool  // that its link is down: once is enough, until it is up again
+	unfit  error // why it gets no block; until it comes back as another process
+}
+
+// A link that has died is tried again at once, and for so long planning waits for it: a connection may break while both
+// ends live. After that it is tried every so often while the roster lists the shard.
+const (
+	redialGrace = 2 * time.Second
+	redialTime  = time.Second
+)
+
+var (
+	errLeft     = errors.New("it has left, or does not answer")
+	errReplaced = errors.New("its link is dialled anew")
+)
+
+// meet brings the links in line with a roster.
+func (o *operator) meet(ctx context.Context, roster plan.Roster) {
+	o.roster = roster.Shards()
+	for name, m := range o.links {
+		now, there := o.roster.Find(name)
+		if there && now.PID == m.PID && now.Address == m.Address {
+			m.Member = now
+			continue
+		}
+		if !there && m.ready {
+			o.doubt(ctx, m)
+			continue
+		}
+		m.cancel(errLeft)
+		delete(o.links, name)
+		o.settle.Reset(settleTime)
+	}
+	for _, m := range o.roster {
+		if o.links[m.Name] == nil {
+			o.dial(ctx, m)
+		}
+	}
+}
+
+// probeTimeout is how long a shard that gossip has lost may take to give a sign of life.
+const probeTimeout = 5 * time.Second
+
+// doubt sees whether a shard that has left the roster is gone. Gossip may be mistaken about a machine under load, and a link
+// that lives knows better; hangUp sees its end.
+func (o *operator) doubt(ctx context.Context, m *member) {
+	o.spawn(func() error {
+		probe, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		if _, _, err := m.link.Probe(probe); err != nil {
+			o.post(ctx, func(_ context.Context, o *operator) {
+				if _, back := o.roster.Find(m.Name); o.links[m.Name] == m && !back {
+					o.drop(m, err)
+				}
+			})
+		}
+		return nil
+	})
+}
+
+// drop forgets a shard that has left.
+func (o *operator) drop(m *member, why error) {
+	o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", why)
+	m.cancel(errLeft)
+	delete(o.links, m.Name)
+	o.settle.Reset(0)
+}
+
+// dial opens the link to a shard and reports its rise and fall.
+func (o *operator) dial(ctx context.Context, who plan.Member) *member {
+	ctx, cancel := context.WithCancelCause(ctx)
+	m := &member{Member: who, cancel: cancel}
+	m.link = o.c.cfg.Dial(who, func(peer string, err error) {
+		o.post(ctx, func(_ context.Context, o *operator) {
+			if o.current != nil && o.uses(who.Name, peer) {
+				o.current.pipeline.Break(fmt.Errorf("shard %s lost passes to shard %s: %w", who.Name, peer, err))
+			}
+		})
+	})
+	o.links[who.Name] = m
+	o.spawn(func() error {
+		up := make(chan struct{})
+		go func() {
+			defer close(up)
+			select {
+			case <-m.link.Ready():
+				err := o.c.try(ctx, m.link)
+				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m, err) })
+			case <-m.link.Done():
+			}
+		}()
+		err := m.link.Run(ctx)
+		<-up
+		if ctx.Err() != nil {
+			return nil
+		}
+		o.post(ctx, func(ctx context.Context, o *operator) { o.hangUp(ctx, m, err) })
+		return nil
+	})
+	return m
+}
+
+// redial gives a shard a new link in place of one that has died.
+func (o *operator) redial(ctx context.Context, m *member) {
+	m.cancel(errReplaced)
+	o.dial(ctx, m.Member).told = m.told
+}
+
+// uses says whether passes of the current plan go from one shard straight to the other. A link that a former plan needed
+// may break without harm.
+func (o *operator) uses(from, to string) bool {
+	_, i, sends := o.current.plan.Stage(from)
+	_, j, receives := o.current.plan.Stage(to)
+	return sends && receives && j == i+1
+}
+
+// try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
+// must not be noticed only when a plan that works has made way for one with it.
+func (c *Coordinator) try(ctx context.Context, h pipeline.Hop) error {
+	l := c.cfg.Load
+	l.Plan = pass.PlanID{Leader: c.cfg.Name}
+	if err := h.Load(ctx, l, func(pass.LoadProgress) {}); err != nil {
+		return err
+	}
+	return h.Unload(ctx, l.Plan)
+}
+
+// greet notes that a link is up, and whether its shard can be used.
+func (o *operator) greet(m *member, err error) {
+	switch {
+	case o.links[m.Name] != m || errors.Is(err, pipeline.ErrBroken):
+		return // hangUp sees to it
+	case err != nil:
+		o.reject(m, err)
+		return
+	}
+	m.ready, m.told = true, false
+	switch {
+	case !o.started && len(o.usable()) == o.c.cfg.Shards && o.c.cfg.Shards > 1:
+		o.settle.Reset(0) // all that were asked for
+	case !o.started || o.current != nil:
+		o.settle.Reset(settleTime)
+	case o.whole():
+		o.settle.Reset(0) // it was the one that planning waited for
+	default:
+		o.settle.Reset(redialGrace)
+	}
+}
+
+// whole says whether every shard of the roster that can be of use is reached.
+func (o *operator) whole() bool {
+	for _, m := range o.links {
+		if !m.ready && m.unfit == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hangUp notes that a link has died, and has it tried again while the roster lists the shard, unless versions differ.
+func (o *operator) hangUp(ctx context.Context, m *member, err error) {
+	if o.links[m.Name] != m {
+		return
+	}
+	worked := m.ready
+	m.ready = false
+	if _, there := o.roster.Find(m.Name); !there {
+		o.drop(m, err)
+		return
+	}
+	if errors.Is(err, pipeline.ErrVersion) {
+		o.reject(m, err)
+		o.settle.Reset(0)
+		return
+	}
+	if !m.told {
+		m.told = true
+		o.c.cfg.Log.Warn("the link to a shard is down", "shard", m.Name, "address", m.Address, "error", err)
+	}
+	if worked {
+		o.settle.Reset(redialGrace)
+		o.redial(ctx, m)
+		return
+	}
+	o.settle.Reset(0)
+	time.AfterFunc(redialTime, func() {
+		o.post(ctx, func(ctx context.Context, o *operator) {
+			if o.links[m.Name] == m {
+				o.redial(ctx, m)
+			}
+		})
+	})
+}
+
+// reject keeps a shard from getting blocks.
+func (o *operator) reject(m *member, err error) {
+	m.unfit = err
+	o.c.cfg.Log.Error("a shard cannot be used", "shard", m.Name, "error", err)
+}
+
+// usable is the roster of the shards that can take a block now.
+func (o *operator) usable() plan.Roster {
+	var members []plan.Member
+	for _, m := range o.links {
+		if m.ready && m.unfit == nil && m.State != plan.Draining {
+			members = append(members, m.Member)
+		}
+	}
+	return plan.NewRoster(members...)
+}
