@@ -33,7 +33,7 @@ func newRootCommand(c *cli) *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.logLevel == "" {
 				c.logLevel = "info"
-				if cmd.Name() == "run" { // the answer is what matters
+				if cmd.Name() == "run" || cmd.Name() == "bench" { // the answer, or the figures, are what matters
 					c.logLevel = "warn"
 				}
 			}
@@ -47,12 +47,13 @@ func newRootCommand(c *cli) *cobra.Command {
 		return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&c.logLevel, "log-level", "", "debug, info, warn or error (default: warn for run, else info)")
+	f.StringVar(&c.logLevel, "log-level", "", "debug, info, warn or error (default: warn for run and bench, else info)")
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&c.env.cacheDir, "cache-dir", c.env.cacheDir, "where models are kept (default: daisy in the user's cache folder)")
 	root.AddCommand(
 		newRunCommand(c), untilInterrupted(newUpCommand(c)), newStatusCommand(c), newPlanCommand(c), newPullCommand(c), newModelsCommand(c),
-		untilInterrupted(newCoordinatorCommand(c)), untilInterrupted(newShardCommand(c)), newVersionCommand(c),
+		untilInterrupted(newCoordinatorCommand(c)), untilInterrupted(newShardCommand(c)),
+		newBenchCommand(c), newPerplexityCommand(c), newVersionCommand(c),
 	)
 	return root
 }
