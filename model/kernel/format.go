@@ -92,6 +92,11 @@ func u32At(b []byte, i int) uint32 {
 	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 }
 
+func u64At(b []byte, i int) uint64 {
+	b = b[8*i:][:8]
+	return uint64(u32At(b, 0)) | uint64(u32At(b, 1))<<32
+}
+
 func putU32(b []byte, i int, v uint32) {
 	b = b[4*i:][:4]
 	b[0], b[1], b[2], b[3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)

@@ -25,19 +25,19 @@ func packRow(f Format, group []byte, r int, row []byte) {
 			packQuads(group[96:], r, row[6:22], 0)
 		case Q4_K:
 			packMinima(group, r, row)
-			for b := range superBlock / BlockSize {
+			for b := range uint(superBlock / BlockSize) {
 				packNibbles(group[headBytes+b*4*64:], r, row[16+b/2*32:], b%2*4)
 			}
 		case Q5_K:
 			packMinima(group, r, row)
-			for b := range superBlock / BlockSize {
+			for b := range uint(superBlock / BlockSize) {
 				integers := group[headBytes+b*5*64:]
 				putU32(integers, r, gatherBits(row[16:48], b))
 				packNibbles(integers[64:], r, row[48+b/2*32:], b%2*4)
 			}
 		case Q6_K:
 			putU16(group, r, u16At(row, 104))
-			for b := range superBlock / BlockSize {
+			for b := range uint(superBlock / BlockSize) {
 				scales, integers := group[headScales+b*scalesBytes:], group[headBytes+b*6*64:]
 				scales[r], scales[Lanes+r] = row[192+2*b], row[192+2*b+1]
 				high := row[128+b/4*32:]
@@ -57,12 +57,15 @@ func packQuads(dst []byte, r int, src []byte, flip uint32) {
 }
 
 // packNibbles writes lane r of four vectors: 32 nibbles, one in each byte of src, shift bits up.
-func packNibbles(dst []byte, r int, src []byte, shift int) {
-	const nibbles = 0x0f0f0f0f
-	for j := range 4 {
-		low, high := u32At(src, j)>>shift&nibbles, u32At(src, 4+j)>>shift&nibbles
-		putU32(dst, Lanes*j+r, low|high<<4)
-	}
+func packNibbles(dst []byte, r int, src []byte, shift uint) {
+	const nibbles = 0x0f0f0f0f0f0f0f0f
+	dst, src = dst[4*r:][:3*64+4], src[:32]
+	first := u64At(src, 0)>>shift&nibbles | u64At(src, 2)>>shift&nibbles<<4
+	second := u64At(src, 1)>>shift&nibbles | u64At(src, 3)>>shift&nibbles<<4
+	putU32(dst, 0, uint32(first))
+	putU32(dst, Lanes, uint32(first>>32))
+	putU32(dst, 2*Lanes, uint32(second))
+	putU32(dst, 3*Lanes, uint32(second>>32))
 }
 
 // packMinima writes lane r of the head of a record of Q4_K or Q5_K.
@@ -77,27 +80,25 @@ func packMinima(dst []byte, r int, src []byte) {
 
 // spreadBits moves bit 4k+i to bit k of byte i.
 func spreadBits(bits uint32) uint32 {
-	var spread uint32
-	for k := range 8 {
-		spread |= bits >> (4 * k) & 15 * 0x00204081 & 0x01010101 << k // the product moves bit i to byte i
+	both, spread := uint64(bits&0xffff)|uint64(bits>>16)<<32, uint64(0) // k below 4, and the others
+	for k := range uint(4) {
+		spread |= both >> (4 * k) & 0x0000000f0000000f * 0x00204081 & 0x0101010101010101 << k // the product moves bit i to byte i
 	}
-	return spread
+	return uint32(spread) | uint32(spread>>32)<<4
 }
 
 // gatherBits moves bit b of byte 4k+i to bit k of byte i.
-func gatherBits(src []byte, b int) uint32 {
-	var gathered uint32
-	for k := range 8 {
-		gathered |= u32At(src, k) >> b & 0x01010101 << k
-	}
-	return gathered
+func gatherBits(src []byte, b uint) uint32 {
+	const bits = 0x0101010101010101
+	src = src[:32]
+	both := u64At(src, 0)>>b&bits | u64At(src, 1)>>b&bits<<2 | u64At(src, 2)>>b&bits<<4 | u64At(src, 3)>>b&bits<<6
+	return uint32(both) | uint32(both>>32)<<1 // the even k, and the odd ones
 }
 
 // gatherPairs moves bits b and b+1 of byte 4k+i to bits 2k and 2k+1 of byte i.
-func gatherPairs(src []byte, b int) uint32 {
-	var gathered uint32
-	for k := range 4 {
-		gathered |= u32At(src, k) >> b & 0x03030303 << (2 * k)
-	}
-	return gathered
+func gatherPairs(src []byte, b uint) uint32 {
+	const bits = 0x0303030303030303
+	src = src[:16]
+	both := u64At(src, 0)>>b&bits | u64At(src, 1)>>b&bits<<4
+	return uint32(both) | uint32(both>>32)<<2 // the even k, and the odd ones
 }
