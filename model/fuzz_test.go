@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/daisy-llm/daisy/model/gguf"
+	"github.com/daisy-llm/daisy/model/kernel"
 	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/model/token"
@@ -91,7 +92,7 @@ func survive(t *testing.T, data []byte) {
 	if err := b.Head(logits, x[2*cfg.Hidden:]); err != nil {
 		t.Fatal(err)
 	}
-	var s sample.Sampler
+	s := sample.New(kernel.Best(), cfg.Vocab)
 	_, _ = s.Sample(&sample.Request{Logits: logits, Params: &sample.Params{}})
 }
 

@@ -180,7 +180,7 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 		return nil, err
 	}
 	if load.Last {
-		h.sampler = new(sample.Sampler)
+		h.sampler = sample.New(s.cfg.Kernels, cfg.Vocab)
 		h.logits = make([]float32, cfg.Vocab)
 	}
 	return h, nil

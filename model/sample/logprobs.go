@@ -8,13 +8,9 @@ func (s *Sampler) withLogprobs(choice Choice, r *Request) (Choice, error) {
 	if err != nil {
 		return choice, err
 	}
-	max := float64(r.Logits[best])
-	sum := 0.0
-	for _, v := range r.Logits {
-		sum += exp(float64(v) - max)
-	}
-	logSum := log(sum)
-	logprob := func(v float32) float32 { return float32(float64(v) - max - logSum) }
+	max := r.Logits[best]
+	logSum := s.kernels.LogSumExp(s.exponents(r.Logits, max))
+	logprob := func(v float32) float32 { return float32(float64(v) - float64(max) - float64(logSum)) }
 	choice.Logprob = logprob(r.Logits[choice.Token])
 	if top := min(r.Top, len(r.Logits)); top > 0 {
 		choice.Top = make([]Alternative, 0, top)

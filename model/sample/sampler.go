@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/daisy-llm/daisy/model/kernel"
 	"github.com/daisy-llm/daisy/model/token"
 )
 
@@ -34,16 +35,19 @@ func (c candidate) before(other candidate) bool {
 // Sampler chooses tokens. Its scratch grows to the vocabulary once and is reused; the zero value is ready, and it is for
 // one caller at a time.
 type Sampler struct {
+	kernels    *kernel.Set // any gives the same bits
 	adjusted   []float32   // (vocab) logits after penalties and bias
+	weights    []float32   // (vocab) exp of the logits
 	seen       []uint32    // (vocab) how often a token was seen: the low bit for the prompt, 2 for each generated
 	candidates []candidate // in the order of ids
 	heap       []candidate
 }
 
 // New makes a Sampler whose scratch is large enough for a vocabulary from the start.
-func New(vocab int) *Sampler {
+func New(kernels *kernel.Set, vocab int) *Sampler {
 	return &Sampler{
-		adjusted: make([]float32, 0, vocab), seen: make([]uint32, vocab),
+		kernels:  kernels,
+		adjusted: make([]float32, 0, vocab), seen: make([]uint32, vocab), weights: make([]float32, vocab),
 		candidates: make([]candidate, 0, vocab), heap: make([]candidate, 0, vocab),
 	}
 }
@@ -174,10 +178,10 @@ func (s *Sampler) penalise(r *Request, repetition bool) error {
 func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.Position) token.ID {
 	if p.TopK > 0 && p.TopK < len(logits) {
 		s.listHighest(logits, p.TopK)
+		s.weigh(float64(max), p)
 	} else {
-		s.listAll(logits)
+		s.listWeighed(logits, max, p)
 	}
-	s.weigh(float64(max), p)
 	if p.TopP > 0 && p.TopP < 1 {
 		s.cut(s.topP(float64(p.TopP)))
 	}
@@ -193,19 +197,47 @@ func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.
 	return s.candidates[len(s.candidates)-1].id
 }
 
-// listAll makes every token a candidate; its weight is its logit until weigh.
-func (s *Sampler) listAll(logits []float32) {
-	s.candidates = s.candidates[:0]
-	for id, v := range logits {
-		s.candidates = append(s.candidates, candidate{float64(v), token.ID(id)})
+// listWeighed makes every token a candidate that min-p leaves and that has any weight. The whole vocabulary's exponentials
+// are the kernels' work: float32 is exact enough, since sums are still taken in float64.
+func (s *Sampler) listWeighed(logits []float32, max float32, p *Params) {
+	weights := s.exponents(logits, max)
+	const coldest = 1e-30 // below, the reciprocal may overflow: everything but the highest is as good as impossible
+	if p.Temperature != 1 {
+		s.kernels.Scale(weights, 1/float32(math.Max(float64(p.Temperature), coldest)))
 	}
+	s.kernels.Softmax(weights)
+	least := float32(0)
+	if p.MinP > 0 {
+		least = p.MinP * s.kernels.Max(weights)
+	}
+	s.candidates = s.candidates[:0]
+	for id, w := range weights {
+		if w > 0 && w >= least {
+			s.candidates = append(s.candidates, candidate{float64(w), token.ID(id)})
+		}
+	}
+}
+
+// exponents is the logits' distance from the highest, in scratch.
+func (s *Sampler) exponents(logits []float32, max float32) []float32 {
+	if cap(s.weights) < len(logits) {
+		s.weights = make([]float32, len(logits))
+	}
+	s.weights = s.weights[:len(logits)]
+	for i, v := range logits {
+		s.weights[i] = v - max
+	}
+	return s.weights
 }
 
 // listHighest makes the k highest candidates: a heap of k with the last of them at the root takes each in turn. Min-p,
 // which is meant to come first, commutes with it: both keep the first of one order.
 func (s *Sampler) listHighest(logits []float32, k int) {
 	after := func(a, b candidate) bool { return b.before(a) }
-	s.listAll(logits[:k])
+	s.candidates = s.candidates[:0]
+	for id, v := range logits[:k] {
+		s.candidates = append(s.candidates, candidate{float64(v), token.ID(id)})
+	}
 	heap := s.candidates
 	heapify(heap, after)
 	for i, v := range logits[k:] {
