@@ -50,7 +50,7 @@ func (c *cli) withWhole(ctx context.Context, path string, b *bench, use func(con
 		return err
 	}
 	defer w.close()
-	return use(ctx, &wholeSubject{whole: w, sampler: sample.New(w.cfg.Vocab)}, w.weights)
+	return use(ctx, &wholeSubject{whole: w, sampler: sample.New(set, w.cfg.Vocab)}, w.weights)
 }
 
 func (s *wholeSubject) prompt(ctx context.Context, tokens int) (time.Duration, error) {
