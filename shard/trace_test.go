@@ -58,10 +58,10 @@ func TestAPassIsASpan(t *testing.T) {
 		"daisy.positions":      attribute.Int64Value(3),
 	} {
 		if v, ok := got.Value(key); !ok || v != want {
-			t.Errorf("%s is %v, want %v", key, v.Emit(), want.Emit())
+			t.Errorf("%s is %v, want %v", key, v.String(), want.String())
 		}
 	}
 	if v, ok := got.Value("daisy.queue_us"); !ok || v.AsInt64() < 0 {
-		t.Errorf("it waited %v", v.Emit())
+		t.Errorf("it waited %v", v.String())
 	}
 }
