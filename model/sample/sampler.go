@@ -174,13 +174,13 @@ func (s *Sampler) penalise(r *Request, repetition bool) error {
 	return nil
 }
 
-// draw chooses by probability. max is the highest logit.
-func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.Position) token.ID {
+// draw chooses by probability.
+func (s *Sampler) draw(logits []float32, highest float32, p *Params, position token.Position) token.ID {
 	if p.TopK > 0 && p.TopK < len(logits) {
 		s.listHighest(logits, p.TopK)
-		s.weigh(float64(max), p)
+		s.weigh(float64(highest), p)
 	} else {
-		s.listWeighed(logits, max, p)
+		s.listWeighed(logits, highest, p)
 	}
 	if p.TopP > 0 && p.TopP < 1 {
 		s.cut(s.topP(float64(p.TopP)))
@@ -199,11 +199,11 @@ func (s *Sampler) draw(logits []float32, max float32, p *Params, position token.
 
 // listWeighed makes every token a candidate that min-p leaves and that has any weight. The whole vocabulary's exponentials
 // are the kernels' work: float32 is exact enough, since sums are still taken in float64.
-func (s *Sampler) listWeighed(logits []float32, max float32, p *Params) {
-	weights := s.exponents(logits, max)
+func (s *Sampler) listWeighed(logits []float32, highest float32, p *Params) {
+	weights := s.exponents(logits, highest)
 	const coldest = 1e-30 // below, the reciprocal may overflow: everything but the highest is as good as impossible
 	if p.Temperature != 1 {
-		s.kernels.Scale(weights, 1/float32(math.Max(float64(p.Temperature), coldest)))
+		s.kernels.Scale(weights, 1/max(p.Temperature, coldest))
 	}
 	s.kernels.Softmax(weights)
 	least := float32(0)
@@ -219,13 +219,13 @@ func (s *Sampler) listWeighed(logits []float32, max float32, p *Params) {
 }
 
 // exponents is the logits' distance from the highest, in scratch.
-func (s *Sampler) exponents(logits []float32, max float32) []float32 {
+func (s *Sampler) exponents(logits []float32, highest float32) []float32 {
 	if cap(s.weights) < len(logits) {
 		s.weights = make([]float32, len(logits))
 	}
 	s.weights = s.weights[:len(logits)]
 	for i, v := range logits {
-		s.weights[i] = v - max
+		s.weights[i] = v - highest
 	}
 	return s.weights
 }
