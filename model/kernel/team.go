@@ -36,7 +36,7 @@ func NewTeam(n int) *Team {
 		panic(fmt.Sprintf("kernel: a team of %d", n))
 	}
 	t := &Team{size: n}
-	wait := patience
+	wait := leastPatience
 	if n > runtime.GOMAXPROCS(0) {
 		wait = 0 // the one to wait for may need this goroutine's place
 	}
