@@ -11,8 +11,8 @@ import (
 type gate struct {
 	opened   atomic.Uint32 // so often
 	_        cacheLine
-	sleepers atomic.Int32  // goroutines that sleep here, or are about to
-	patience atomic.Int64  // nanoseconds awake before that; see learn
+	sleepers atomic.Int32 // goroutines that sleep here, or are about to
+	patience atomic.Int64 // nanoseconds awake before that; see learn
 	mu       sync.Mutex
 	cond     *sync.Cond // of opened
 }
