@@ -24,7 +24,7 @@ func fakePip(args []string) int {
 	}
 	if slices.Equal(args[1:], []string{"-m", "pip", "--version"}) {
 		if os.Getenv("DAISY_FAKE_PIP") == "hang" {
-			select {}
+			time.Sleep(time.Hour)
 		}
 		return 0
 	}
@@ -41,7 +41,7 @@ func fakePip(args []string) int {
 	switch requirement {
 	case "hang==1":
 		put(os.Getenv("TMPDIR"), "x.whl", make([]byte, 1000))
-		select {}
+		time.Sleep(time.Hour)
 	case "nothing==1":
 		return 0
 	case "silent==1":
