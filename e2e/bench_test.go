@@ -42,6 +42,29 @@ func BenchmarkShards(b *testing.B) {
 	})
 }
 
+// BenchmarkHop measures what one more process in the pipeline costs a token: with a model so small that next to nothing is
+// computed, the rest is the way. It is the difference between lines, over the difference in shards.
+//
+//	go test ./e2e -run '^$' -bench Hop -benchtime 1x
+func BenchmarkHop(b *testing.B) {
+	single := 0.0
+	for _, shards := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("shards=%d", shards), func(b *testing.B) {
+			c := up(b, shards, "--threads", "1", "--context", "256", "--model", "../model/testdata/golden/llama/model.gguf")
+			for b.Loop() {
+				micros := c.tokenTime(b, []int{1, 2, 3}, 240).Seconds() * 1e6
+				b.ReportMetric(micros, "us/token")
+				if shards == 1 {
+					single = micros
+				} else {
+					b.ReportMetric((micros-single)/float64(shards-1), "us/hop")
+				}
+			}
+			c.end(b)
+		})
+	}
+}
+
 // timed is how long a completion takes.
 func (c *cluster) timed(b *testing.B, prompt []int, tokens int) time.Duration {
 	b.Helper()
@@ -55,11 +78,14 @@ func (c *cluster) timed(b *testing.B, prompt []int, tokens int) time.Duration {
 
 // decodeTime is what one token of an answer takes.
 func (c *cluster) decodeTime(b *testing.B) time.Duration {
-	const short, long = 1, 257
-	prompt := []int{504, 3575, 282, 4649, 314} // "The capital of France is"
-	c.timed(b, prompt, long)                   // warms up
+	return c.tokenTime(b, []int{504, 3575, 282, 4649, 314}, 257) // "The capital of France is"
+}
+
+// tokenTime is what one token of an answer of so many takes.
+func (c *cluster) tokenTime(b *testing.B, prompt []int, tokens int) time.Duration {
+	c.timed(b, prompt, tokens) // warms up
 	return median(func() time.Duration {
-		return (c.timed(b, prompt, long) - c.timed(b, prompt, short)) / (long - short)
+		return (c.timed(b, prompt, tokens) - c.timed(b, prompt, 1)) / time.Duration(tokens-1)
 	})
 }
 
