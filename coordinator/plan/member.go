@@ -43,16 +43,6 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
-// ParseState reads what String writes.
-func ParseState(s string) (State, error) {
-	for i, name := range states {
-		if s == name {
-			return State(i), nil
-		}
-	}
-	return 0, fmt.Errorf("state %q is not known: use joining, loading, ready or draining", s)
-}
-
 // Member is what a process tells the others about itself.
 type Member struct {
 	Name     string

@@ -255,13 +255,8 @@ func TestHeadroom(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	for s := Joining; s <= Draining; s++ {
-		if got, err := ParseState(s.String()); err != nil || got != s {
-			t.Errorf("%s is read as %s, %v", s, got, err)
-		}
-	}
-	if _, err := ParseState("gone"); err == nil {
-		t.Error("a state that is none was read")
+	if got := fmt.Sprint(Joining, Loading, Ready, Draining); got != "joining loading ready draining" {
+		t.Error(got)
 	}
 	if got := fmt.Sprint(Shard, Coordinator, Role(7), State(9)); got != "shard coordinator role 7 state 9" {
 		t.Error(got)
