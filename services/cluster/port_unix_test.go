@@ -16,12 +16,15 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, err := Listen("127.0.0.1:0") // a number whose TCP half was free a moment ago
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	for protocol, address := range map[string]string{"TCP": tcp.Addr().String(), "UDP": udp.LocalAddr().String()} {
+	if err := udp.tcp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for protocol, address := range map[string]string{"TCP": tcp.Addr().String(), "UDP": udp.Addr().String()} {
 		_, err := Listen(address)
 		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatalf("%s taken: %v", protocol, err)
