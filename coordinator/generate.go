@@ -155,7 +155,7 @@ const epoch pass.Epoch = 1
 func (g *generation) run(ctx context.Context) error {
 	begin := pass.Begin{Sequence: g.sequence, Epoch: epoch, Prompt: len(g.request.Prompt), Sampling: g.request.Sampling}
 	defer g.release(ctx)
-	if err := g.pipeline.Begin(ctx, begin); err != nil {
+	if _, err := g.pipeline.Begin(ctx, begin); err != nil {
 		return err
 	}
 	choice, err := g.prompt(ctx)

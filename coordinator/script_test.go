@@ -115,14 +115,14 @@ func (l *link) Unload(_ context.Context, plan pass.PlanID) error {
 	return nil
 }
 
-func (l *link) Begin(_ context.Context, b pass.Begin) error {
+func (l *link) Begin(_ context.Context, b pass.Begin) (pass.Begun, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.blocks[b.Plan]; !ok {
-		return errors.New("no such plan")
+		return pass.Begun{}, errors.New("no such plan")
 	}
 	l.open[b.Sequence] = true
-	return nil
+	return pass.Begun{}, nil
 }
 
 func (l *link) Release(_ context.Context, id pass.SequenceID) error {

@@ -15,7 +15,7 @@ import (
 // Versions that two processes must share before they exchange anything else.
 const (
 	// Protocol is the version of the messages under proto/daisy/v1 and of what they mean.
-	Protocol = 1
+	Protocol = 2
 	// Numerics is the version of the arithmetic: equal numbers promise equal bits.
 	Numerics = 1
 )
@@ -82,8 +82,13 @@ type Pass struct {
 	Route       []Stage // the stages still ahead; the first is the receiver's own
 	TraceParent string  // W3C trace context
 	TraceState  string
-	Entries     []Entry
-	Rows        []float32 // (positions of the entries not refused, hidden); empty on the way to the first stage
+
+	// Replay, if it has layers, makes this a replay: each stage runs only its layers among these, for entries that begin where
+	// those layers' caches end, and lets the entry pass if it has none of them. The first stage of the route takes the rows from
+	// its activation log, or embeds the tokens if the layers begin at 0. Entries of a replay have no turn and want nothing.
+	Replay  model.Layers
+	Entries []Entry
+	Rows    []float32 // (positions of the entries not refused, hidden); empty on the way to the first stage
 }
 
 // Positions is the number of rows that the entries not refused have together.
@@ -177,6 +182,24 @@ type Begin struct {
 	Tokens   []token.ID     // of the positions kept, for the last stage: penalties look at them
 	Prompt   int            // how many of the sequence's tokens the client gave; the others were generated
 	Sampling sample.Params  // for the last stage
+}
+
+// Begun is what a stage holds of a sequence when an epoch of it begins.
+type Begun struct {
+	Cached []Span // the block's layers in order, without a gap
+	Logs   []Log  // in order
+}
+
+// Span is a range of layers that have equally many positions of a sequence in their caches.
+type Span struct {
+	Layers    model.Layers
+	Positions token.Position
+}
+
+// Log is an activation log: the rows that enter a layer, for the positions from 0 to Positions.
+type Log struct {
+	Before    model.LayerIndex
+	Positions token.Position
 }
 
 // Grant is the credit a shard gives one coordinator: what may be on its way through the shard at once.

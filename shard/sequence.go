@@ -30,54 +30,53 @@ type sequence struct {
 
 // Begin opens an epoch of a sequence: the cache keeps begin.Keep positions of the epoch before, the next entry is turn
 // 0. An epoch that is not above the last one is refused.
-func (s *Shard) Begin(ctx context.Context, coordinator string, begin pass.Begin) error {
-	var err error
-	if e := s.do(ctx, func() { err = s.begin(sequenceKey{coordinator, begin.Sequence}, begin) }); e != nil {
+func (s *Shard) Begin(ctx context.Context, coordinator string, begin pass.Begin) (begun pass.Begun, err error) {
+	if e := s.do(ctx, func() { begun, err = s.begin(sequenceKey{coordinator, begin.Sequence}, begin) }); e != nil {
 		err = e
 	}
 	if err != nil {
-		return fmt.Errorf("begin epoch %d of sequence %d: %w", begin.Epoch, begin.Sequence, err)
+		return pass.Begun{}, fmt.Errorf("begin epoch %d of sequence %d: %w", begin.Epoch, begin.Sequence, err)
 	}
-	return nil
+	return begun, nil
 }
 
-func (s *Shard) begin(key sequenceKey, begin pass.Begin) error {
+func (s *Shard) begin(key sequenceKey, begin pass.Begin) (pass.Begun, error) {
 	h := s.blocks[begin.Plan]
 	if h == nil {
-		return fmt.Errorf("no block of plan %v is loaded", begin.Plan)
+		return pass.Begun{}, fmt.Errorf("no block of plan %v is loaded", begin.Plan)
 	}
 	if err := begin.Sampling.Validate(h.cfg.Vocab); err != nil {
-		return err
+		return pass.Begun{}, err
 	}
 	if begin.Prompt < 0 || begin.Prompt > h.load.Context {
-		return fmt.Errorf("a prompt of %d tokens in a context of %d", begin.Prompt, h.load.Context)
+		return pass.Begun{}, fmt.Errorf("a prompt of %d tokens in a context of %d", begin.Prompt, h.load.Context)
 	}
 	if h.load.Last && len(begin.Tokens) != int(begin.Keep) {
-		return fmt.Errorf("%d tokens for %d positions kept", len(begin.Tokens), begin.Keep)
+		return pass.Begun{}, fmt.Errorf("%d tokens for %d positions kept", len(begin.Tokens), begin.Keep)
 	}
 	for _, id := range begin.Tokens {
 		if id < 0 || int(id) >= h.cfg.Vocab {
-			return fmt.Errorf("token %d is not in the vocabulary of %d", id, h.cfg.Vocab)
+			return pass.Begun{}, fmt.Errorf("token %d is not in the vocabulary of %d", id, h.cfg.Vocab)
 		}
 	}
 	q := s.sequences[key]
 	switch {
 	case q == nil:
 		if begin.Keep != 0 {
-			return fmt.Errorf("keep %d positions of a sequence that is not cached", begin.Keep)
+			return pass.Begun{}, fmt.Errorf("keep %d positions of a sequence that is not cached", begin.Keep)
 		}
 		if h.sequences >= h.load.Parallel {
-			return fmt.Errorf("%d sequences are cached already, as many as the plan allows", h.sequences)
+			return pass.Begun{}, fmt.Errorf("%d sequences are cached already, as many as the plan allows", h.sequences)
 		}
 		h.sequences++
 		q = &sequence{cache: h.pool.NewSequence(h.load.Layers.Len())}
 		s.sequences[key] = q
 	case begin.Epoch <= q.epoch:
-		return fmt.Errorf("epoch %d has begun already", q.epoch)
+		return pass.Begun{}, fmt.Errorf("epoch %d has begun already", q.epoch)
 	case q.plan != begin.Plan:
-		return fmt.Errorf("the sequence is cached under plan %v, not %v", q.plan, begin.Plan)
+		return pass.Begun{}, fmt.Errorf("the sequence is cached under plan %v, not %v", q.plan, begin.Plan)
 	case int(begin.Keep) > q.cache.Len():
-		return fmt.Errorf("keep %d positions of %d cached", begin.Keep, q.cache.Len())
+		return pass.Begun{}, fmt.Errorf("keep %d positions of %d cached", begin.Keep, q.cache.Len())
 	}
 	q.cache.Truncate(int(begin.Keep))
 	q.epoch, q.plan, q.turn = begin.Epoch, begin.Plan, 0
@@ -85,7 +84,11 @@ func (s *Shard) begin(key sequenceKey, begin pass.Begin) error {
 	if h.load.Last {
 		q.tokens = append(make([]token.ID, 0, h.load.Context), begin.Tokens...)
 	}
-	return nil
+	begun := pass.Begun{}
+	if h.load.Layers.Len() > 0 {
+		begun.Cached = []pass.Span{{Layers: h.load.Layers, Positions: begin.Keep}}
+	}
+	return begun, nil
 }
 
 // Release frees a sequence's caches; one that is not there is no error.

@@ -80,7 +80,7 @@ func load(t *testing.T, s *shard.Shard, l pass.Load) {
 
 func begin(t *testing.T, s *shard.Shard, coordinator string, id pass.SequenceID) {
 	t.Helper()
-	if err := s.Begin(t.Context(), coordinator, pass.Begin{Sequence: id, Epoch: 1, Plan: planID}); err != nil {
+	if _, err := s.Begin(t.Context(), coordinator, pass.Begin{Sequence: id, Epoch: 1, Plan: planID}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -159,7 +159,7 @@ func TestTwoCoordinatorsShareABlock(t *testing.T) {
 	load(t, s, whole(planID))
 	begin(t, s, "a", 1)
 	begin(t, s, "b", 1)
-	if err := s.Begin(t.Context(), "a", pass.Begin{Sequence: 2, Epoch: 1, Plan: planID}); err == nil {
+	if _, err := s.Begin(t.Context(), "a", pass.Begin{Sequence: 2, Epoch: 1, Plan: planID}); err == nil {
 		t.Error("three sequences have a place in a block for two")
 	}
 	answer := func(p *pass.Pass) pass.Output {

@@ -29,8 +29,8 @@ type Hop interface {
 	Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error
 	// Unload frees a plan's block.
 	Unload(ctx context.Context, plan pass.PlanID) error
-	// Begin opens an epoch of a sequence; it returns when the shard has done so.
-	Begin(ctx context.Context, begin pass.Begin) error
+	// Begin opens an epoch of a sequence; it returns when the shard has done so, and what the shard holds of it.
+	Begin(ctx context.Context, begin pass.Begin) (pass.Begun, error)
 	// Release frees a sequence's caches; it returns when the shard has done so.
 	Release(ctx context.Context, sequence pass.SequenceID) error
 	// Describe asks the shard for its own account of itself.

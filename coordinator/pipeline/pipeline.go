@@ -140,33 +140,36 @@ func (p *Pipeline) Err() error {
 	return p.err
 }
 
-// Begin opens an epoch of a sequence at every stage. It waits for all of them even when ctx ends or one fails: a Begin
+// Begin opens an epoch of a sequence at every stage, and returns what each holds of it. It waits for all of them even when ctx ends or one fails: a Begin
 // that is still on its way could overtake, or be overtaken by, the Release that follows.
-func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) error {
+func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) ([]pass.Begun, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	begin.Plan = p.cfg.Plan
-	return p.each(func(h Hop, last bool) error {
+	begun := make([]pass.Begun, len(p.cfg.Hops))
+	err := p.each(func(stage int, h Hop) (err error) {
 		b := begin
-		if !last {
+		if stage < len(p.cfg.Hops)-1 {
 			b.Tokens = nil
 		}
-		return h.Begin(context.WithoutCancel(ctx), b)
+		begun[stage], err = h.Begin(context.WithoutCancel(ctx), b)
+		return err
 	})
+	return begun, err
 }
 
 // Release frees a sequence's caches at every stage that can be reached, whatever becomes of the others.
 func (p *Pipeline) Release(ctx context.Context, sequence pass.SequenceID) error {
-	return p.each(func(h Hop, _ bool) error { return h.Release(ctx, sequence) })
+	return p.each(func(_ int, h Hop) error { return h.Release(ctx, sequence) })
 }
 
 // each asks every hop at once and waits for all. One that fails ends nothing for the others.
-func (p *Pipeline) each(do func(h Hop, last bool) error) error {
+func (p *Pipeline) each(do func(stage int, h Hop) error) error {
 	var g errgroup.Group
 	for i, h := range p.cfg.Hops {
 		g.Go(func() error {
-			if err := do(h, i == len(p.cfg.Hops)-1); err != nil {
+			if err := do(i, h); err != nil {
 				return fmt.Errorf("shard %s: %w", h.Shard(), err)
 			}
 			return nil

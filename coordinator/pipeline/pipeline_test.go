@@ -49,16 +49,16 @@ func (s *scripted) Load(context.Context, pass.Load, func(pass.LoadProgress)) err
 	return nil
 }
 func (s *scripted) Unload(context.Context, pass.PlanID) error { return nil }
-func (s *scripted) Begin(ctx context.Context, b pass.Begin) error {
+func (s *scripted) Begin(ctx context.Context, b pass.Begin) (pass.Begun, error) {
 	if s.command != nil {
 		if err := s.command(ctx); err != nil {
-			return err
+			return pass.Begun{}, err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = append(s.begun, b)
-	return nil
+	return pass.Begun{Cached: []pass.Span{{Layers: model.Layers{Last: 1}, Positions: b.Keep}}}, nil
 }
 func (s *scripted) Release(ctx context.Context, id pass.SequenceID) error {
 	if s.command != nil {
@@ -268,8 +268,12 @@ func TestBeginAndReleaseReachEveryStage(t *testing.T) {
 	hops := chain(pass.Grant{Passes: 1, Bytes: 1 << 10}, "a", "b", "c")
 	p := build(t, hops)
 	begin := pass.Begin{Sequence: 3, Epoch: 2, Keep: 2, Tokens: []token.ID{5, 6}, Prompt: 2}
-	if err := p.Begin(t.Context(), begin); err != nil {
+	begun, err := p.Begin(t.Context(), begin)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if len(begun) != 3 || begun[0].Cached[0].Positions != 2 || begun[2].Cached[0].Positions != 2 {
+		t.Errorf("the stages hold %v", begun)
 	}
 	if err := p.Release(t.Context(), 3); err != nil {
 		t.Fatal(err)
@@ -302,7 +306,7 @@ func TestOneStageThatFailsSparesTheOthers(t *testing.T) {
 		p := build(t, hops)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := p.Begin(ctx, pass.Begin{Sequence: 3, Epoch: 1}); !errors.Is(err, dead) {
+		if _, err := p.Begin(ctx, pass.Begin{Sequence: 3, Epoch: 1}); !errors.Is(err, dead) {
 			t.Errorf("Begin ended with %v", err)
 		}
 		if err := p.Release(t.Context(), 3); !errors.Is(err, dead) {

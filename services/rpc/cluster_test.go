@@ -236,7 +236,7 @@ func run(t testing.TB, p *pipeline.Pipeline) (ended <-chan struct{}) {
 
 func (l *line) begin(t testing.TB, id pass.SequenceID, prompt int) {
 	t.Helper()
-	if err := l.Begin(t.Context(), pass.Begin{Sequence: id, Epoch: 1, Prompt: prompt}); err != nil {
+	if _, err := l.Begin(t.Context(), pass.Begin{Sequence: id, Epoch: 1, Prompt: prompt}); err != nil {
 		t.Fatal(err)
 	}
 	l.turn[id] = 0

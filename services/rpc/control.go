@@ -161,7 +161,12 @@ func (s *Server) perform(ctx context.Context, c *coordination, coordinator strin
 		if err != nil {
 			return err
 		}
-		return s.cfg.Shard.Begin(ctx, coordinator, begin)
+		begun, err := s.cfg.Shard.Begin(ctx, coordinator, begin)
+		if err != nil {
+			return err
+		}
+		reply.Event = &daisyv1.ControlResponse_Begun{Begun: begunToProto(begun)}
+		return nil
 	case *daisyv1.ControlRequest_Release:
 		return s.cfg.Shard.Release(ctx, coordinator, pass.SequenceID(cmd.Release.GetSequence()))
 	case *daisyv1.ControlRequest_Probe:

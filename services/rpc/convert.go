@@ -62,6 +62,8 @@ func passToProto(p *pass.Pass) *daisyv1.PassHeader {
 		Tracestate:  p.TraceState,
 		Entries:     make([]*daisyv1.Entry, len(p.Entries)),
 		Bytes:       uint64(len(p.Rows)) * 4,
+		ReplayFirst: uint32(p.Replay.First),
+		ReplayLast:  uint32(p.Replay.Last),
 	}
 	for i, s := range p.Route {
 		h.Route[i] = &daisyv1.Stage{Shard: s.Shard, Address: s.Address, First: uint32(s.Layers.First), Last: uint32(s.Layers.Last)}
@@ -107,6 +109,9 @@ func passFromProto(h *daisyv1.PassHeader) (*pass.Pass, error) {
 		TraceParent: h.GetTraceparent(),
 		TraceState:  h.GetTracestate(),
 		Entries:     make([]pass.Entry, len(h.GetEntries())),
+	}
+	if p.Replay, err = layersFromProto(h.GetReplayFirst(), h.GetReplayLast()); err != nil {
+		return nil, fmt.Errorf("replay: %w", err)
 	}
 	for i, s := range h.GetRoute() {
 		layers, err := layersFromProto(s.GetFirst(), s.GetLast())
@@ -312,6 +317,38 @@ func beginFromProto(b *daisyv1.Begin) (pass.Begin, error) {
 		for i, id := range s.GetBiasTokens() {
 			out.Sampling.LogitBias[token.ID(id)] = s.GetBiasValues()[i]
 		}
+	}
+	return out, nil
+}
+
+func begunToProto(b pass.Begun) *daisyv1.Begun {
+	out := &daisyv1.Begun{}
+	for _, s := range b.Cached {
+		out.Cached = append(out.Cached, &daisyv1.Span{First: uint32(s.Layers.First), Last: uint32(s.Layers.Last), Positions: uint32(s.Positions)})
+	}
+	for _, l := range b.Logs {
+		out.Logs = append(out.Logs, &daisyv1.Log{Before: uint32(l.Before), Positions: uint32(l.Positions)})
+	}
+	return out
+}
+
+func begunFromProto(b *daisyv1.Begun) (pass.Begun, error) {
+	var out pass.Begun
+	for i, s := range b.GetCached() {
+		layers, err := layersFromProto(s.GetFirst(), s.GetLast())
+		if err != nil {
+			return out, err
+		}
+		if s.GetPositions() > maxContext || i > 0 && layers.First != out.Cached[i-1].Layers.Last {
+			return out, fmt.Errorf("%d positions cached in layers %v: out of bounds, or not the next layers", s.GetPositions(), layers)
+		}
+		out.Cached = append(out.Cached, pass.Span{Layers: layers, Positions: token.Position(s.GetPositions())})
+	}
+	for _, l := range b.GetLogs() {
+		if l.GetBefore() > maxLayer || l.GetPositions() > maxContext {
+			return out, fmt.Errorf("a log of %d positions before layer %d: out of bounds", l.GetPositions(), l.GetBefore())
+		}
+		out.Logs = append(out.Logs, pass.Log{Before: model.LayerIndex(l.GetBefore()), Positions: token.Position(l.GetPositions())})
 	}
 	return out, nil
 }

@@ -56,7 +56,7 @@ func TestALostLinkIsReported(t *testing.T) {
 	if err := h.Load(t.Context(), load, func(pass.LoadProgress) {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
+	if _, err := h.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
 		t.Fatal(err)
 	}
 	gone := startWorker(t, "s1", g.path, workerOptions{})
@@ -192,8 +192,16 @@ func TestAnEpochKeepsAPrefix(t *testing.T) {
 	l.begin(t, 2, len(ids))
 	l.run(t, 2, 0, append(append([]token.ID{}, ids[:5]...), 7, 8, 9), pass.Wants{}) // a wrong turn after 5 tokens
 	keep := pass.Begin{Sequence: 2, Epoch: 2, Keep: 5, Tokens: ids[:5], Prompt: len(ids)}
-	if err := l.Begin(t.Context(), keep); err != nil {
+	begun, err := l.Begin(t.Context(), keep)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, stage := range begun {
+		for _, span := range stage.Cached {
+			if span.Positions != keep.Keep {
+				t.Errorf("%d positions are cached in layers %v, %d were to be kept", span.Positions, span.Layers, keep.Keep)
+			}
+		}
 	}
 	ticket, err := l.Send(t.Context(), pipeline.Trace{}, []pass.Entry{{
 		Sequence: 2, Epoch: 2, First: 5, Count: len(ids) - 5, Tokens: ids[5:], Wants: pass.Wants{Logits: true},
@@ -208,14 +216,14 @@ func TestAnEpochKeepsAPrefix(t *testing.T) {
 	if !sameBits(r.Outputs[0].Logits, want[5*l.vocab:]) {
 		t.Error("the epoch that kept a prefix computes other bits")
 	}
-	if err := l.Begin(t.Context(), keep); err == nil {
+	if _, err := l.Begin(t.Context(), keep); err == nil {
 		t.Error("an epoch began twice")
 	}
 	keep.Epoch, keep.Keep, keep.Tokens = 3, 200, make([]token.ID, 200)
-	if err := l.Begin(t.Context(), keep); err == nil {
+	if _, err := l.Begin(t.Context(), keep); err == nil {
 		t.Error("an epoch keeps more than is cached")
 	}
-	if err := l.Begin(t.Context(), pass.Begin{Sequence: 4, Epoch: 1, Sampling: sample.Params{Temperature: float32(math.NaN())}}); err == nil {
+	if _, err := l.Begin(t.Context(), pass.Begin{Sequence: 4, Epoch: 1, Sampling: sample.Params{Temperature: float32(math.NaN())}}); err == nil {
 		t.Error("a temperature that is no number was accepted")
 	}
 }
@@ -247,7 +255,7 @@ func TestALostControlStreamFreesItsSequences(t *testing.T) {
 			if f := m.GetFailure(); f != nil {
 				t.Fatal(f.GetMessage())
 			}
-			if m.GetHello() != nil || m.GetDone() != nil {
+			if m.GetTag() == r.GetTag() && m.GetProgress() == nil {
 				return
 			}
 		}
@@ -364,7 +372,7 @@ func TestOverdrawnCreditEndsTheStream(t *testing.T) {
 	if err := h.Load(t.Context(), load, func(pass.LoadProgress) {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
+	if _, err := h.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
 		t.Fatal(err)
 	}
 	var err error

@@ -52,7 +52,7 @@ func TestOppositeOrders(t *testing.T) {
 		run(t, p)
 		for id := range pass.SequenceID(sequences) {
 			all.Go(func() {
-				if err := p.Begin(ctx, pass.Begin{Sequence: id, Epoch: 1}); err != nil {
+				if _, err := p.Begin(ctx, pass.Begin{Sequence: id, Epoch: 1}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -188,7 +188,7 @@ func TestACoordinatorKeepsItsPlan(t *testing.T) {
 	if err := other.Unload(t.Context(), planID); err == nil {
 		t.Error("a coordinator's plan was unloaded by another")
 	}
-	if err := owner.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
+	if _, err := owner.Begin(t.Context(), pass.Begin{Sequence: 1, Epoch: 1, Plan: planID}); err != nil {
 		t.Error(err)
 	}
 	heir := pass.PlanID{Number: 1, Leader: "gone"}

@@ -275,9 +275,12 @@ func (h *Hop) Unload(ctx context.Context, plan pass.PlanID) error {
 }
 
 // Begin opens an epoch of a sequence.
-func (h *Hop) Begin(ctx context.Context, begin pass.Begin) error {
-	_, err := h.call(ctx, &daisyv1.ControlRequest{Command: &daisyv1.ControlRequest_Begin{Begin: beginToProto(begin)}}, nil)
-	return err
+func (h *Hop) Begin(ctx context.Context, begin pass.Begin) (pass.Begun, error) {
+	r, err := h.call(ctx, &daisyv1.ControlRequest{Command: &daisyv1.ControlRequest_Begin{Begin: beginToProto(begin)}}, nil)
+	if err != nil {
+		return pass.Begun{}, err
+	}
+	return begunFromProto(r.GetBegun())
 }
 
 // Release frees a sequence's caches.

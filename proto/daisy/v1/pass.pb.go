@@ -345,7 +345,11 @@ type PassHeader struct {
 	// Sequences' parts; decode entries first.
 	Entries []*Entry `protobuf:"bytes,7,rep,name=entries,proto3" json:"entries,omitempty"`
 	// Bytes of rows in all frames of this pass.
-	Bytes         uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes uint64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// First layer to replay.
+	ReplayFirst uint32 `protobuf:"varint,9,opt,name=replay_first,json=replayFirst,proto3" json:"replay_first,omitempty"`
+	// Layer after the last to replay; 0: the pass is none.
+	ReplayLast    uint32 `protobuf:"varint,10,opt,name=replay_last,json=replayLast,proto3" json:"replay_last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +436,20 @@ func (x *PassHeader) GetEntries() []*Entry {
 func (x *PassHeader) GetBytes() uint64 {
 	if x != nil {
 		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PassHeader) GetReplayFirst() uint32 {
+	if x != nil {
+		return x.ReplayFirst
+	}
+	return 0
+}
+
+func (x *PassHeader) GetReplayLast() uint32 {
+	if x != nil {
+		return x.ReplayLast
 	}
 	return 0
 }
@@ -1111,7 +1129,7 @@ const file_daisy_v1_pass_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x14.daisy.v1.PassHeaderR\x06header\x12\x16\n" +
 	"\x06crc32c\x18\x02 \x01(\aR\x06crc32c\x12\x18\n" +
 	"\apayload\x18\x0f \x01(\fR\apayload\"\x11\n" +
-	"\x0fForwardResponse\"\x96\x02\n" +
+	"\x0fForwardResponse\"\xda\x02\n" +
 	"\n" +
 	"PassHeader\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12 \n" +
@@ -1123,7 +1141,11 @@ const file_daisy_v1_pass_proto_rawDesc = "" +
 	"tracestate\x18\x06 \x01(\tR\n" +
 	"tracestate\x12)\n" +
 	"\aentries\x18\a \x03(\v2\x0f.daisy.v1.EntryR\aentries\x12\x14\n" +
-	"\x05bytes\x18\b \x01(\x04R\x05bytes\"\xe5\x01\n" +
+	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12!\n" +
+	"\freplay_first\x18\t \x01(\rR\vreplayFirst\x12\x1f\n" +
+	"\vreplay_last\x18\n" +
+	" \x01(\rR\n" +
+	"replayLast\"\xe5\x01\n" +
 	"\x05Entry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x12\n" +
