@@ -15,16 +15,9 @@ import (
 
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/kvcache"
-	"github.com/daisy-llm/daisy/services/cluster"
 )
 
-const (
-	maxRepetitions = 1000
-
-	// bandwidthBytes are read to measure the machine: more than the largest caches. The last-level cache of a whole server
-	// may be visible to a small virtual machine on it.
-	bandwidthBytes = 1 << 30
-)
+const maxRepetitions = 1000
 
 // benchOptions are the flags of `bench`.
 type benchOptions struct {
@@ -48,8 +41,8 @@ func newBenchCommand(c *cli) *cobra.Command {
 close generating comes to the speed at which this machine reads memory.
 
 It runs in this process, without HTTP and shards; --stages N runs the same through a local cluster of N shards. The speed of
-memory is that of the fastest of several plain readers over 1 GiB, measured in turn with generating; the share is the median of
-the pairs. It says nothing where the weights fit the CPU's caches.`,
+memory is that of the fastest of several plain readers over 4 GiB (less where there is less), measured in turn with generating;
+the share is the median of the pairs. It says nothing where the weights fit the CPU's caches.`,
 		Example: `  daisy bench --model smollm2 --threads 1,2
   daisy bench --stages 2 --threads 1 --json`,
 		Args: cobra.NoArgs,
@@ -115,15 +108,8 @@ type benchResult struct {
 	Test            string  `json:"test"`
 	Threads         int     `json:"threads"`
 	TokensPerSecond float64 `json:"tokens_per_second"` // the median
+	*benchMemory            // of generating
 	lowest, highest float64
-}
-
-// benchMemory is how close generating came to the speed of memory.
-type benchMemory struct {
-	threads int
-	speed   float64 // GB/s that a plain reader reaches, the median
-	weights int64   // bytes that every token reads
-	share   float64 // of that speed, the median of the pairs
 }
 
 // bench measures with each number of threads.
@@ -134,12 +120,12 @@ func (c *cli) bench(ctx context.Context, o benchOptions) error {
 	}
 	b := &bench{benchOptions: o, say: c.console}
 	if o.Generate > 0 {
-		probe, err := newBandwidthProbe()
+		memory, err := newMemoryReader(c.console)
 		if err != nil {
 			return err
 		}
-		defer probe.Close()
-		b.readMemory = probe.Read
+		defer memory.close()
+		b.readMemory = memory.read
 	}
 	for _, threads := range o.Threads {
 		b.threads = threads
@@ -177,7 +163,6 @@ type bench struct {
 
 	results []benchResult
 	written int // of results, as JSON
-	memory  []benchMemory
 }
 
 // context is how many positions a sequence needs: a cluster also counts the token before the first and the one after the last.
@@ -208,7 +193,7 @@ func (b *bench) measurePrompt(ctx context.Context, s subject) error {
 		}
 		rates = append(rates, b.rate(test, len(rates)+1, b.Prompt, took))
 	}
-	b.add(test, rates)
+	b.add(test, rates, nil)
 	return nil
 }
 
@@ -228,18 +213,8 @@ func (b *bench) measureGenerate(ctx context.Context, s subject) error {
 		rates, speeds = append(rates, rate), append(speeds, speed)
 		shares = append(shares, rate*float64(b.weights)/1e9/speed)
 	}
-	b.add(test, rates)
-	b.memory = append(b.memory, benchMemory{b.threads, median(speeds), b.weights, median(shares)})
+	b.add(test, rates, &benchMemory{median(speeds), b.weights, median(shares)})
 	return nil
-}
-
-// newBandwidthProbe takes less than half of the memory there is.
-func newBandwidthProbe() (*cluster.Probe, error) {
-	size := int64(bandwidthBytes)
-	if offered, err := cluster.OfferedMemory(1); err == nil {
-		size = max(1<<20, min(size, offered/2))
-	}
-	return cluster.NewProbe(int(size))
 }
 
 // rate turns a time into tokens a second, and says so.
@@ -249,8 +224,8 @@ func (b *bench) rate(test string, repetition, tokens int, took time.Duration) fl
 	return rate
 }
 
-func (b *bench) add(test string, rates []float64) {
-	b.results = append(b.results, benchResult{test, b.threads, median(rates), slices.Min(rates), slices.Max(rates)})
+func (b *bench) add(test string, rates []float64, memory *benchMemory) {
+	b.results = append(b.results, benchResult{test, b.threads, median(rates), memory, slices.Min(rates), slices.Max(rates)})
 }
 
 // median is the middle one, or the mean of the middle two.
@@ -278,23 +253,13 @@ func (b *bench) write(w io.Writer) error {
 	for _, r := range b.results {
 		t.AppendRow(table.Row{r.Test, r.Threads, oneDigit(r.TokensPerSecond), oneDigit(r.lowest), oneDigit(r.highest)})
 	}
-	if _, err := fmt.Fprintln(w, t.Render()); err != nil || len(b.memory) == 0 {
+	if _, err := fmt.Fprintln(w, t.Render()); err != nil || b.Generate == 0 {
 		return err
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
 	return b.writeMemory(w)
-}
-
-func (b *bench) writeMemory(w io.Writer) error {
-	for _, m := range b.memory {
-		if _, err := fmt.Fprintf(w, "%s: memory is read at %.1f GB/s; a token reads %.3f GB of weights: generating reaches %.0f %% of that\n",
-			count(m.threads, "thread"), m.speed, float64(m.weights)/1e9, 100*m.share); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func oneDigit(v float64) string { return fmt.Sprintf("%.1f", v) }

@@ -80,7 +80,7 @@ tg128        2  128.0     64.0    256.0
 	}
 	for _, want := range []map[string]any{
 		{"test": "pp512", "threads": 2.0, "tokens_per_second": 1024.0},
-		{"test": "tg128", "threads": 2.0, "tokens_per_second": 128.0},
+		{"test": "tg128", "threads": 2.0, "tokens_per_second": 128.0, "memory_gb_per_second": 20.0, "weight_bytes": 1e8, "memory_share": 0.64},
 	} {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {

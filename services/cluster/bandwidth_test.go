@@ -1,6 +1,10 @@
 package cluster
 
-import "testing"
+import (
+	"slices"
+	"testing"
+	"time"
+)
 
 func TestMeasuredOnThisMachine(t *testing.T) {
 	for _, threads := range []int{-1, 1, 1 << 20} {
@@ -23,30 +27,53 @@ func TestMeasuredOnThisMachine(t *testing.T) {
 	}
 }
 
-// Every byte is read, whatever the reader and the number of threads: a single one that is there is found.
-func TestReadersMissNothing(t *testing.T) {
+// Every byte is read once, whatever the reader and the number of threads: another byte makes another sum, and then there is
+// no speed.
+func TestProbeReadsAllOfItsMemory(t *testing.T) {
 	const size = 4*16<<10 + 4097
 	p, err := NewProbe(size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	for name, reader := range map[string]func([]byte) int{"search": search, "count": count, "four": searchFour} {
+	if len(p.readers) == 0 {
+		t.Fatal("no readers")
+	}
+	for _, r := range p.readers {
 		for _, threads := range []int{1, 2, 3} {
-			if n := p.share(threads, reader); n != 0 {
-				t.Errorf("%s, %d threads: found %d of nothing", name, threads, n)
+			if sum := p.share(r, threads); sum != p.sum {
+				t.Errorf("%s, %d threads: the sum is %d, not %d", r.Name, threads, sum, p.sum)
 			}
-			for _, at := range []int{0, 1, size / 3, size/3 + 1, size / 2, size - 2, size - 1} {
-				before := p.memory[at]
-				p.memory[at] = absent
-				if n := p.share(threads, reader); n != 1 {
-					t.Errorf("%s, %d threads: found %d times what is at %d", name, threads, n, at)
+			for _, at := range []int{0, 8, size / 3 &^ 7, size/3&^7 + 8, size / 2 &^ 7, (size - 2) &^ 7, (size - 1) &^ 7} {
+				p.memory[at]++
+				if sum := p.share(r, threads); sum != p.sum+1 {
+					t.Errorf("%s, %d threads: the sum is %d, not %d, with one more at %d", r.Name, threads, sum, p.sum+1, at)
 				}
-				p.memory[at] = before
+				if speed := p.Read(r, threads, 0); speed != 0 {
+					t.Errorf("%s, %d threads: %g GB/s of the wrong memory", r.Name, threads, speed)
+				}
+				p.memory[at]--
 			}
 		}
 	}
 	if _, err := NewProbe(0); err == nil {
 		t.Error("a probe of no memory")
+	}
+}
+
+func TestFastestIsOneOfTheReaders(t *testing.T) {
+	p, err := NewProbe(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, threads := range []int{0, 1, 2, 1 << 20} {
+		fastest := p.Fastest(threads)
+		if !slices.Contains(p.readers, fastest) {
+			t.Errorf("%d threads: %v is none of the readers", threads, fastest)
+		}
+		if speed := p.Read(fastest, threads, time.Millisecond); !(speed > 0.05) {
+			t.Errorf("%d threads read %g GB/s", threads, speed)
+		}
 	}
 }

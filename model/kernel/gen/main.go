@@ -37,6 +37,7 @@ func main() {
 	f.ret()
 	f.write()
 	stubs.write("stubs_amd64.go")
+	reads()
 }
 
 func check(err error) {
