@@ -122,11 +122,15 @@ func (b *Block) makeScratch(uses needs, threads int) error {
 	return nil
 }
 
-// attentionRows is how many rows a worker attends with at once: enough that their work outweighs reading keys and values
-// from memory, and so few that what they leave behind stays in the cache beside a tile.
+// attentionRows is how many rows a worker attends with at once, a power of two: enough that their work outweighs reading and
+// widening keys and values, and so few that what they leave behind stays in the second-level cache beside a tile.
 func attentionRows(cfg *Config) int {
-	const queries = 24
-	return max(1, queries*cfg.KVHeads/cfg.Heads)
+	const queries = 128
+	rows := 1
+	for 2*rows*cfg.Heads/cfg.KVHeads <= queries && rows < kernel.TilePositions {
+		rows *= 2
+	}
+	return rows
 }
 
 // arenaBytes is the memory of the buffers, less a few that lie on the Go heap.

@@ -168,10 +168,11 @@ func (b *Block) attend(worker, index int) {
 }
 
 // rowsTogether is how many rows, from t on, are positions of one sequence that follow each other, at most what a worker
-// attends with at once.
+// attends with at once, and aligned to that: then few lots end within a tile.
 func (b *Block) rowsTogether(t int) int {
 	rows, n := b.scratch.rows[t:b.pass.rows], 1
-	for most := attentionRows(b.cfg); n < most && n < len(rows) && rows[n].cache == rows[0].cache && rows[n].position == rows[n-1].position+1; {
+	most := attentionRows(b.cfg)
+	for n < len(rows) && rows[n].cache == rows[0].cache && rows[n].position == rows[n-1].position+1 && int(rows[n].position)%most != 0 {
 		n++
 	}
 	return n

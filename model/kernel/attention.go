@@ -8,12 +8,17 @@ import (
 // AttentionScratch is what one worker needs while it attends. Keep one for each worker.
 type AttentionScratch struct {
 	queries []float32 // (queries, KeyDim), of all rows
-	scores  []float32 // (queries, 64)
-	tile    []float32 // (queries, value lanes): the tile's output
 	total   []float32 // (queries, value lanes): the output of all tiles so far
+	weights []weight  // (queries), of total
 
-	tileWeight, totalWeight []weight // (queries)
+	tile   []byte    // a tile's keys and values as float32, laid out as in a page
+	scores []float32 // (batch, 64), of the queries in hand
+	part   []float32 // (batch, value lanes): their output of the tile
+	parts  []weight  // (batch), of part
 }
+
+// batch is the most queries whose scores of a tile are in hand at once: as many as the assembly has registers for.
+const batch = 6
 
 // weight is what an output of attention stands for: the largest score under it, and the sum of exp(score - maximum).
 type weight struct{ maximum, sum float32 }
@@ -21,15 +26,16 @@ type weight struct{ maximum, sum float32 }
 // NewAttentionScratch serves calls of up to so many queries: rows times query heads.
 func NewAttentionScratch(shape PageShape, queries int) *AttentionScratch {
 	shape.check()
-	n := queries * shape.valueLanes()
+	width := shape.valueLanes()
 	return &AttentionScratch{
 		queries: make([]float32, queries*shape.KeyDim),
-		scores:  make([]float32, queries*TilePositions),
-		tile:    make([]float32, n),
-		total:   make([]float32, n),
+		total:   make([]float32, queries*width),
+		weights: make([]weight, queries),
 
-		tileWeight:  make([]weight, queries),
-		totalWeight: make([]weight, queries),
+		tile:   Aligned(TilePositions * (shape.KeyDim + width) * 4),
+		scores: floats(Aligned(batch * TilePositions * 4)),
+		part:   make([]float32, batch*width),
+		parts:  make([]weight, batch),
 	}
 }
 
@@ -70,6 +76,17 @@ func (at *Attention) span(row, tile int) span {
 	return span{max(first-start, 0), min(end-start, TilePositions), first >= start}
 }
 
+// run is what query i attends to in a tile, and the end of the queries from i on, at most last, that attend to the same: all
+// of them most often, else the others of its row.
+func (at *Attention) run(tile, i, last int) (span, int) {
+	row := i / at.Queries
+	span := at.span(row, tile)
+	if end := (row + 1) * at.Queries; end < last && span != at.span((last-1)/at.Queries, tile) {
+		return span, end
+	}
+	return span, last
+}
+
 // Attend computes, for each row and query head, the average of the values at the positions in reach, weighted by the
 // softmax of the scaled products of query and keys. A row of q is (Queries, KeyDim), a row of out (Queries, ValueDim).
 //
@@ -80,7 +97,7 @@ func (at *Attention) span(row, tile int) span {
 func (s *Set) Attend(out, q []float32, at *Attention, scratch *AttentionScratch) {
 	shape, n := at.Shape, at.Queries
 	shape.check()
-	if at.Rows < 1 || n < 1 || at.Rows*n > len(scratch.tileWeight) || at.Rows*n*shape.KeyDim > len(scratch.queries) || at.Rows*n*shape.valueLanes() > len(scratch.tile) {
+	if at.Rows < 1 || n < 1 || at.Rows*n > len(scratch.weights) || at.Rows*n*shape.KeyDim > len(scratch.queries) || at.Rows*n*shape.valueLanes() > len(scratch.total) || TilePositions*(shape.KeyDim+shape.valueLanes())*4 > len(scratch.tile) || batch*shape.valueLanes() > len(scratch.part) {
 		panic(fmt.Sprintf("kernel: attend with %d rows of %d queries of %+v", at.Rows, n, shape))
 	}
 	start, _ := at.reach(0)
@@ -98,74 +115,88 @@ func (s *Set) Attend(out, q []float32, at *Attention, scratch *AttentionScratch)
 	lanes := shape.valueLanes()
 	for i := range at.Rows * n {
 		total := scratch.total[i*lanes:][:lanes]
-		s.scale(total, 1/scratch.totalWeight[i].sum)
+		s.scale(total, 1/scratch.weights[i].sum)
 		copy(out[i/n*at.OutStride+i%n*shape.ValueDim:][:shape.ValueDim], total)
 	}
 }
 
-// attendTile attends to the positions of a tile and merges the result into scratch's totals. The scores of all rows that
-// reach the tile are computed at once, the outputs of those that attend to the same of its slots.
+// attendTile attends to the positions of a tile, with the queries that reach it, and merges the result into scratch's totals.
 func (s *Set) attendTile(at *Attention, tile int, scratch *AttentionScratch) {
-	shape, n := at.Shape, at.Queries
 	start := tile * TilePositions
 	row, end := max(0, start-at.End+1), at.Rows
 	if at.Window > 0 {
 		end = min(end, start+TilePositions+at.Window-at.End)
 	}
-	keys, values := shape.head(at.Pages[tile], at.Head)
-	next := keys
+	view := tileView{format: at.Shape.Format}
+	view.keys, view.values = at.Shape.head(at.Pages[tile], at.Head)
+	view.next = view.keys
 	if start+TilePositions < at.End+at.Rows-1 {
-		next, _ = shape.head(at.Pages[tile+1], at.Head)
+		view.next, _ = at.Shape.head(at.Pages[tile+1], at.Head)
 	}
-	scores := scratch.scores[row*n*TilePositions : end*n*TilePositions]
-	s.scores(shape.Format, scores, scratch.queries[row*n*shape.KeyDim:end*n*shape.KeyDim], keys, shape.KeyDim, (end-row)*n, at.Scale)
+	first, last := row*at.Queries, end*at.Queries
+	if last-first > batch && view.format == F16 {
+		s.widen(&view, scratch.tile)
+	}
+	for ; first < last; first += batch {
+		s.attendBatch(at, tile, &view, first, min(first+batch, last), scratch)
+	}
+}
+
+// tileView is one head's keys and values of a tile, and the next tile's keys, which are fetched to the cache meanwhile.
+type tileView struct {
+	format             Format
+	keys, values, next []byte
+}
+
+// widen converts keys and values to float32, once for the many queries that read them.
+func (s *Set) widen(view *tileView, tile []byte) {
+	keys, values := 2*len(view.keys), 2*len(view.values)
+	wideKeys, wideValues := tile[:keys], tile[keys:][:values]
+	s.HalvesToFloats(floats(wideKeys), halves(view.keys))
+	s.HalvesToFloats(floats(wideValues), halves(view.values))
+	view.format, view.keys, view.values = F32, wideKeys, wideValues
+}
+
+// attendBatch attends with the queries [first, last), at most a batch.
+func (s *Set) attendBatch(at *Attention, tile int, view *tileView, first, last int, scratch *AttentionScratch) {
+	dim, width, count := at.Shape.KeyDim, at.Shape.valueLanes(), last-first
+	scores, parts := scratch.scores[:count*TilePositions], scratch.parts[:count]
+	s.scores(view.format, scores, scratch.queries[first*dim:last*dim], view.keys, dim, count, at.Scale)
 	if at.SoftCap != 0 {
 		s.softCap(scores, at.SoftCap)
 	}
-	for row < end {
-		span, rows := at.span(row, tile), 1
-		for row+rows < end && at.span(row+rows, tile) == span {
-			rows++
+	for i := first; i < last; {
+		span, end := at.run(tile, i, last)
+		mask(scores[(i-first)*TilePositions:(end-first)*TilePositions], span)
+		i = end
+	}
+	s.softmaxTile(scores, parts)
+	for i := first; i < last; {
+		span, end := at.run(tile, i, last)
+		weights := scores[(i-first)*TilePositions : (end-first)*TilePositions]
+		total, totals, parts := scratch.total[i*width:end*width], scratch.weights[i:end], parts[i-first:end-first]
+		if span.first {
+			s.values(view.format, total, weights, view.values, view.next, span.from, span.to, width, end-i)
+			copy(totals, parts)
+		} else {
+			part := scratch.part[:len(total)]
+			s.values(view.format, part, weights, view.values, view.next, span.from, span.to, width, end-i)
+			s.merge(total, part, totals, parts)
 		}
-		s.attendSpan(at, span, row*n, rows*n, values, next, scratch)
-		row += rows
+		i = end
 	}
 }
 
-// attendSpan turns the scores of count queries, from the first on, into outputs of a tile's span.
-func (s *Set) attendSpan(at *Attention, span span, first, count int, values, next []byte, scratch *AttentionScratch) {
-	lanes := at.Shape.valueLanes()
-	scores := scratch.scores[first*TilePositions:][:count*TilePositions]
-	total, totalWeight := scratch.total[first*lanes:][:count*lanes], scratch.totalWeight[first:][:count]
-	output, weights := scratch.tile[first*lanes:][:count*lanes], scratch.tileWeight[first:][:count]
-	if span.first {
-		output, weights = total, totalWeight
-	}
-	for i := range count {
-		line := (*tileScores)(scores[i*TilePositions:])
-		mask(line, span.from, span.to)
-		weights[i].maximum, weights[i].sum = s.softmaxTile(line)
-	}
-	s.values(at.Shape.Format, output, scores, values, next, span.from, span.to, lanes, count)
-	if span.first {
-		return
-	}
-	for i := range count {
-		s.merge(total[i*lanes:][:lanes], output[i*lanes:][:lanes], &totalWeight[i], &weights[i])
-	}
-}
-
-// tileScores are one query's scores of a tile, and then its weights.
-type tileScores = [TilePositions]float32
-
-// mask gives the slots outside [from, to) no weight, whatever garbage their keys are.
-func mask(scores *tileScores, from, to int) {
+// mask gives the slots outside a span no weight, whatever garbage their keys are.
+func mask(scores []float32, span span) {
 	none := float32(math.Inf(-1))
-	for i := range from {
-		scores[i] = none
-	}
-	for i := to; i < TilePositions; i++ {
-		scores[i] = none
+	for ; len(scores) > 0 && (span.from > 0 || span.to < TilePositions); scores = scores[TilePositions:] {
+		for i := range span.from {
+			scores[i] = none
+		}
+		for i := span.to; i < TilePositions; i++ {
+			scores[i] = none
+		}
 	}
 }
 
@@ -182,15 +213,18 @@ func scoresReference(f Format, scores, q []float32, keys []byte, dim, n int, sca
 	}
 }
 
-// softmaxTileReference replaces scores by exp(score - maximum).
-func softmaxTileReference(scores *tileScores) (maximum, sum float32) {
-	maximum = scores[0]
-	for _, v := range scores[1:] {
-		maximum = max32(v, maximum)
+// softmaxTileReference replaces the scores of each query by exp(score - maximum).
+func softmaxTileReference(scores []float32, weights []weight) {
+	for i := range weights {
+		line := scores[i*TilePositions:][:TilePositions]
+		maximum := line[0]
+		for _, v := range line[1:] {
+			maximum = max32(v, maximum)
+		}
+		var acc lanes
+		expAddReference(&acc, line, maximum)
+		weights[i] = weight{maximum, treeSum(&acc)}
 	}
-	var acc lanes
-	expAddReference(&acc, scores[:], maximum)
-	return maximum, treeSum(&acc)
 }
 
 // valuesReference adds up the values of the slots [from, to) times their weights, for n query heads.
@@ -206,14 +240,19 @@ func valuesReference(f Format, out, weights []float32, values []byte, from, to, 
 	}
 }
 
-// mergeReference adds a tile's output and weight to the total.
-func mergeReference(total, part []float32, weight, partWeight *weight) {
-	maximum := max32(partWeight.maximum, weight.maximum)
-	a, b := Exp(weight.maximum-maximum), Exp(partWeight.maximum-maximum)
-	weight.maximum = maximum
-	weight.sum = FMA32(weight.sum, a, partWeight.sum*b)
-	for i, v := range part {
-		total[i] = FMA32(total[i], a, v*b)
+// mergeReference adds each query's output and weight of a tile to the total.
+func mergeReference(total, part []float32, weights, parts []weight) {
+	width := len(total) / len(weights)
+	for i := range weights {
+		w, p := &weights[i], &parts[i]
+		maximum := max32(p.maximum, w.maximum)
+		a, b := Exp(w.maximum-maximum), Exp(p.maximum-maximum)
+		w.maximum = maximum
+		w.sum = FMA32(w.sum, a, p.sum*b)
+		for d, v := range part[i*width:][:width] {
+			t := &total[i*width+d]
+			*t = FMA32(*t, a, v*b)
+		}
 	}
 }
 

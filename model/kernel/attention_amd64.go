@@ -64,23 +64,27 @@ func (s *Set) attentionHeads() int {
 	return attentionHeadsAVX2
 }
 
-func (s *Set) softmaxTile(scores *tileScores) (maximum, sum float32) {
+func (s *Set) softmaxTile(scores []float32, weights []weight) {
+	_ = scores[:len(weights)*TilePositions]
 	switch s.isa {
 	case isaAVX512:
-		return softmaxTileAVX512(&scores[0])
+		softmaxTileAVX512(at(scores), &weights[0].maximum, len(weights))
 	case isaAVX2, isaAVXVNNI:
-		return softmaxTileAVX2(&scores[0])
+		softmaxTileAVX2(at(scores), &weights[0].maximum, len(weights))
+	default:
+		softmaxTileReference(scores, weights)
 	}
-	return softmaxTileReference(scores)
 }
 
-func (s *Set) merge(total, part []float32, weight, partWeight *weight) {
+func (s *Set) merge(total, part []float32, weights, parts []weight) {
+	width := len(total) / len(weights)
+	_, _ = part[:len(weights)*width], parts[:len(weights)]
 	switch s.isa {
 	case isaAVX512:
-		mergeAVX512(at(total), at(part), &weight.maximum, &partWeight.maximum, len(total))
+		mergeAVX512(at(total), at(part), &weights[0].maximum, &parts[0].maximum, width, len(weights))
 	case isaAVX2, isaAVXVNNI:
-		mergeAVX2(at(total), at(part), &weight.maximum, &partWeight.maximum, len(total))
+		mergeAVX2(at(total), at(part), &weights[0].maximum, &parts[0].maximum, width, len(weights))
 	default:
-		mergeReference(total, part, weight, partWeight)
+		mergeReference(total, part, weights, parts)
 	}
 }

@@ -48,11 +48,11 @@ func BenchmarkMatrixMatrix(b *testing.B) {
 	}
 }
 
-// BenchmarkAttend is SmolLM2's: three query heads to a head of keys and values; one position, as in decoding, or eight.
+// BenchmarkAttend is SmolLM2's: three query heads to a head of keys and values; one position, as in decoding, or many.
 func BenchmarkAttend(b *testing.B) {
 	shape := PageShape{F16, 1, 64, 64}
 	for _, n := range []int{64, 1024} {
-		for _, rows := range []int{1, 8} {
+		for _, rows := range []int{1, 8, 32} {
 			h := newHistory(Best(), newRandom(1), shape, n)
 			q, out := gaussian(newRandom(2), rows*3*64), make([]float32, rows*3*64)
 			at := &Attention{Shape: shape, Pages: h.pages, Queries: 3, Rows: rows, End: n - rows + 1, Scale: 0.125, QueryStride: 3 * 64, OutStride: 3 * 64}

@@ -46,12 +46,10 @@ func (s *Set) fromHalves(dst []float32, src []uint16) { fromHalvesReference(dst,
 func (s *Set) scores(f Format, scores, q []float32, keys []byte, dim, n int, scale float32) {
 	scoresReference(f, scores, q, keys, dim, n, scale)
 }
-func (s *Set) softmaxTile(scores *tileScores) (maximum, sum float32) {
-	return softmaxTileReference(scores)
-}
+func (s *Set) softmaxTile(scores []float32, weights []weight) { softmaxTileReference(scores, weights) }
 func (s *Set) values(f Format, out, weights []float32, values, next []byte, from, to, width, n int) {
 	valuesReference(f, out, weights, values, from, to, width, n)
 }
-func (s *Set) merge(total, part []float32, weight, partWeight *weight) {
-	mergeReference(total, part, weight, partWeight)
+func (s *Set) merge(total, part []float32, weights, parts []weight) {
+	mergeReference(total, part, weights, parts)
 }

@@ -303,15 +303,15 @@ func valuesF32AVX512(n int, out, weights *float32, values, next *byte, width, co
 
 const attentionHeadsAVX512 = 6 // most query heads of one call
 
-// softmaxTileAVX512 replaces 64 scores by exp(score - maximum).
+// softmaxTileAVX512 replaces the 64 scores of n queries by exp(score - maximum); weights are maximum and sum.
 //
 //go:noescape
-func softmaxTileAVX512(scores *float32) (maximum float32, sum float32)
+func softmaxTileAVX512(scores *float32, weights *float32, n int)
 
-// mergeAVX512 adds part to total; weight and partWeight are maximum and sum.
+// mergeAVX512 adds the parts of n queries, width values each, to their totals; weights and parts' are maximum and sum.
 //
 //go:noescape
-func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, n int)
+func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, width int, n int)
 
 // sumAVX2 adds x to the lanes.
 //
@@ -556,15 +556,15 @@ func valuesF32AVX2(n int, out, weights *float32, values, next *byte, width, coun
 
 const attentionHeadsAVX2 = 4 // most query heads of one call
 
-// softmaxTileAVX2 replaces 64 scores by exp(score - maximum).
+// softmaxTileAVX2 replaces the 64 scores of n queries by exp(score - maximum); weights are maximum and sum.
 //
 //go:noescape
-func softmaxTileAVX2(scores *float32) (maximum float32, sum float32)
+func softmaxTileAVX2(scores *float32, weights *float32, n int)
 
-// mergeAVX2 adds part to total; weight and partWeight are maximum and sum.
+// mergeAVX2 adds the parts of n queries, width values each, to their totals; weights and parts' are maximum and sum.
 //
 //go:noescape
-func mergeAVX2(total *float32, part *float32, weight *float32, partWeight *float32, n int)
+func mergeAVX2(total *float32, part *float32, weight *float32, partWeight *float32, width int, n int)
 
 // productQ8_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //

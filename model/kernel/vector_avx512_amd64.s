@@ -3336,9 +3336,14 @@ dims16End:
 	VZEROUPPER
 	RET
 
-// func softmaxTileAVX512(scores *float32) (maximum float32, sum float32)
-TEXT ·softmaxTileAVX512(SB), NOSPLIT, $0-16
+// func softmaxTileAVX512(scores *float32, weights *float32, n int)
+TEXT ·softmaxTileAVX512(SB), NOSPLIT, $0-24
 	MOVQ scores+0(FP), SI
+	MOVQ weights+8(FP), DI
+	MOVQ n+16(FP), CX
+	TESTQ CX, CX
+	JLE queryEnd
+query:
 	VMOVUPS 0(SI), Z4
 	VMAXPS 64(SI), Z4, Z4
 	VMAXPS 128(SI), Z4, Z4
@@ -3351,7 +3356,7 @@ TEXT ·softmaxTileAVX512(SB), NOSPLIT, $0-16
 	VMAXPS X0, X4, X4
 	VPERMILPS $0x01, X4, X0
 	VMAXPS X0, X4, X4
-	VMOVSS X4, maximum+8(FP)
+	VMOVSS X4, (DI)
 	VBROADCASTSS X4, Z6
 	VMOVUPS 0(SI), Z0
 	VSUBPS Z6, Z0, Z0
@@ -3441,16 +3446,25 @@ TEXT ·softmaxTileAVX512(SB), NOSPLIT, $0-16
 	VADDPS X0, X4, X4
 	VPERMILPS $0x01, X4, X0
 	VADDPS X0, X4, X4
-	VMOVSS X4, sum+12(FP)
+	VMOVSS X4, 4(DI)
+	ADDQ $256, SI
+	ADDQ $8, DI
+	DECQ CX
+	JNZ query
+queryEnd:
 	VZEROUPPER
 	RET
 
-// func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, n int)
-TEXT ·mergeAVX512(SB), NOSPLIT, $0-40
+// func mergeAVX512(total *float32, part *float32, weight *float32, partWeight *float32, width int, n int)
+TEXT ·mergeAVX512(SB), NOSPLIT, $0-48
 	MOVQ total+0(FP), DI
 	MOVQ part+8(FP), SI
 	MOVQ weight+16(FP), DX
 	MOVQ partWeight+24(FP), BX
+	MOVQ width+32(FP), R9
+	MOVQ n+40(FP), R10
+	SHRQ $4, R9
+query:
 	VMOVSS (DX), X3
 	VMOVSS (BX), X4
 	VMAXSS X3, X4, X5
@@ -3481,8 +3495,7 @@ TEXT ·mergeAVX512(SB), NOSPLIT, $0-40
 	VMOVSS 4(DX), X6
 	VFMADD213SS X5, X3, X6
 	VMOVSS X6, 4(DX)
-	MOVQ n+32(FP), CX
-	SHRQ $4, CX
+	MOVQ R9, CX
 	TESTQ CX, CX
 	JLE blockEnd
 block:
@@ -3490,10 +3503,14 @@ block:
 	VMOVUPS (DI), Z6
 	VFMADD213PS Z5, Z3, Z6
 	VMOVUPS Z6, (DI)
-	ADDQ $64, DI
 	ADDQ $64, SI
+	ADDQ $64, DI
 	DECQ CX
 	JNZ block
 blockEnd:
+	ADDQ $8, DX
+	ADDQ $8, BX
+	DECQ R10
+	JNZ query
 	VZEROUPPER
 	RET

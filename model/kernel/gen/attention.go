@@ -207,45 +207,52 @@ func values(f *file, i *isa, format string, size, n int) {
 	f.end()
 }
 
-// softmaxTile: 64 scores become exp(score - maximum), with their sum.
+// softmaxTile: each query's 64 scores become exp(score - maximum), with their sum.
 func softmaxTile(f *file, i *isa) {
 	const x, t1, t2, acc, shift = 0, 1, 2, 4, 6
-	f.function("softmaxTile"+i.suffix, "replaces 64 scores by exp(score - maximum)",
-		pointer("scores"), single("maximum", "sum"))
-	f.load("scores", "SI")
+	f.function("softmaxTile"+i.suffix, "replaces the 64 scores of n queries by exp(score - maximum); weights are maximum and sum",
+		join(pointer("scores", "weights"), integer("n")), nil)
+	f.load("scores", "SI", "weights", "DI", "n", "CX")
 	vectors := 64 / i.lanes()
-	for p := range i.parts() {
-		f.op("VMOVUPS %d(SI), %s", i.bytes()*p, i.v(acc+p))
-	}
-	for v := i.parts(); v < vectors; v++ {
-		r := i.v(acc + v%i.parts())
-		f.op("VMAXPS %d(SI), %s, %s", i.bytes()*v, r, r)
-	}
-	i.treeReduce(f, "VMAXPS", acc, x)
-	f.op("VMOVSS X%d, %s", acc, f.param("maximum"))
-	f.op("VBROADCASTSS X%d, %s", acc, i.v(shift))
-	for v := range vectors {
-		f.op("VMOVUPS %d(SI), %s", i.bytes()*v, i.v(x))
-		f.op("VSUBPS %s, %s, %s", i.v(shift), i.v(x), i.v(x))
-		i.exp(f, x, t1, t2, true)
-		f.op("VMOVUPS %s, %d(SI)", i.v(x), i.bytes()*v)
-		r := i.v(acc + v%i.parts())
-		if v < i.parts() {
-			f.op("VMOVAPS %s, %s", i.v(x), r)
-		} else {
-			f.op("VADDPS %s, %s, %s", i.v(x), r, r)
+	f.loop("query", func() {
+		for p := range i.parts() {
+			f.op("VMOVUPS %d(SI), %s", i.bytes()*p, i.v(acc+p))
 		}
-	}
-	i.treeReduce(f, "VADDPS", acc, x)
-	f.op("VMOVSS X%d, %s", acc, f.param("sum"))
+		for v := i.parts(); v < vectors; v++ {
+			r := i.v(acc + v%i.parts())
+			f.op("VMAXPS %d(SI), %s, %s", i.bytes()*v, r, r)
+		}
+		i.treeReduce(f, "VMAXPS", acc, x)
+		f.op("VMOVSS X%d, (DI)", acc)
+		f.op("VBROADCASTSS X%d, %s", acc, i.v(shift))
+		for v := range vectors {
+			f.op("VMOVUPS %d(SI), %s", i.bytes()*v, i.v(x))
+			f.op("VSUBPS %s, %s, %s", i.v(shift), i.v(x), i.v(x))
+			i.exp(f, x, t1, t2, true)
+			f.op("VMOVUPS %s, %d(SI)", i.v(x), i.bytes()*v)
+			r := i.v(acc + v%i.parts())
+			if v < i.parts() {
+				f.op("VMOVAPS %s, %s", i.v(x), r)
+			} else {
+				f.op("VADDPS %s, %s, %s", i.v(x), r, r)
+			}
+		}
+		i.treeReduce(f, "VADDPS", acc, x)
+		f.op("VMOVSS X%d, 4(DI)", acc)
+		f.op("ADDQ $256, SI")
+		f.op("ADDQ $8, DI")
+	})
 	f.end()
 }
 
 // merge: the two maxima sit in the lowest lanes of one register, so that one exp serves both.
 func merge(f *file, i *isa) {
 	const scale, t1, t2, a, b, x, y = 0, 1, 2, 3, 4, 5, 6
-	f.function("merge"+i.suffix, "adds part to total; weight and partWeight are maximum and sum", join(pointer("total", "part", "weight", "partWeight"), integer("n")), nil)
-	f.load("total", "DI", "part", "SI", "weight", "DX", "partWeight", "BX")
+	f.function("merge"+i.suffix, "adds the parts of n queries, width values each, to their totals; weights and parts' are maximum and sum",
+		join(pointer("total", "part", "weight", "partWeight"), integer("width", "n")), nil)
+	f.load("total", "DI", "part", "SI", "weight", "DX", "partWeight", "BX", "width", "R9", "n", "R10")
+	f.op("SHRQ $%d, R9", map[int]int{16: 4, 8: 3}[i.lanes()])
+	f.label("query")
 	f.op("VMOVSS (DX), X%d", a)
 	f.op("VMOVSS (BX), X%d", b)
 	f.op("VMAXSS X%d, X%d, X%d", a, b, x)
@@ -261,10 +268,18 @@ func merge(f *file, i *isa) {
 	f.op("VMOVSS 4(DX), X%d", y)
 	f.op("VFMADD213SS X%d, X%d, X%d", x, a, y)
 	f.op("VMOVSS X%d, 4(DX)", y)
-	f.elementLoop(i, []string{"DI", "SI"}, func() {
+	f.op("MOVQ R9, CX")
+	f.loop("block", func() {
 		f.op("VMULPS (SI), %s, %s", i.v(b), i.v(x))
 		f.op("VMOVUPS (DI), %s", i.v(y))
 		f.op("VFMADD213PS %s, %s, %s", i.v(x), i.v(a), i.v(y))
 		f.op("VMOVUPS %s, (DI)", i.v(y))
+		f.op("ADDQ $%d, SI", i.bytes())
+		f.op("ADDQ $%d, DI", i.bytes())
 	})
+	f.op("ADDQ $8, DX")
+	f.op("ADDQ $8, BX")
+	f.op("DECQ R10")
+	f.op("JNZ query")
+	f.end()
 }
