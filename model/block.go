@@ -27,6 +27,8 @@ type Block struct {
 		x    []float32 // (rows, hidden) of the chunk in hand
 		rows int
 		out  []float32 // (rows, vocab)
+
+		from, to int // layers, counted from the block's first
 	}
 }
 

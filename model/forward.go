@@ -47,21 +47,33 @@ func (b *Block) Embed(x []float32, ids []token.ID) error {
 // checks everything first and fails with kvcache.ErrFull, or with what is wrong, before it has changed x; the caches of
 // entries before the one at fault may be truncated to their First by then. A sequence is in a batch once.
 func (b *Block) Forward(x []float32, entries []Entry) error {
-	if err := b.admit(x, entries); err != nil {
+	return b.ForwardIn(b.Layers(), x, entries)
+}
+
+// ForwardIn is Forward through some of the block's layers alone: x is what goes into the first of them. Of the caches, too,
+// only those of these layers count, and change.
+func (b *Block) ForwardIn(layers Layers, x []float32, entries []Entry) error {
+	all := b.Layers()
+	if layers.First < all.First || layers.Last > all.Last || layers.Last < layers.First {
+		return fmt.Errorf("forward: there are no layers %v in a block of %v", layers, all)
+	}
+	from, to := int(layers.First-b.first), int(layers.Last-b.first)
+	if err := b.admit(from, to, x, entries); err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
-	if len(b.layers) > 0 {
+	if from < to {
+		b.pass.from, b.pass.to = from, to
 		b.runChunks(x, entries)
 	}
 	for i := range entries {
 		e := &entries[i]
-		e.Cache.Advance(int(e.First) + e.Count)
+		e.Cache.AdvanceIn(from, to, int(e.First)+e.Count)
 	}
 	return nil
 }
 
-// admit checks the entries and reserves their positions.
-func (b *Block) admit(x []float32, entries []Entry) error {
+// admit checks the entries and reserves their positions in the layers [from, to), counted from the block's first.
+func (b *Block) admit(from, to int, x []float32, entries []Entry) error {
 	rows := 0
 	for i := range entries {
 		e := &entries[i]
@@ -74,8 +86,8 @@ func (b *Block) admit(x []float32, entries []Entry) error {
 		if e.First < 0 || e.Count < 1 || e.Count > MaxContext || int(e.First) > MaxContext-e.Count {
 			return fmt.Errorf("entry %d has %d positions from %d", i, e.Count, e.First)
 		}
-		if int(e.First) > e.Cache.Len() {
-			return fmt.Errorf("entry %d starts at position %d, but only %d are cached: a gap", i, e.First, e.Cache.Len())
+		if cached := e.Cache.LenIn(from, to); int(e.First) > cached {
+			return fmt.Errorf("entry %d starts at position %d, but only %d are cached: a gap", i, e.First, cached)
 		}
 		for j := range i {
 			if entries[j].Cache == e.Cache {
@@ -89,7 +101,7 @@ func (b *Block) admit(x []float32, entries []Entry) error {
 	}
 	for i := range entries {
 		e := &entries[i]
-		if err := e.Cache.Reserve(int(e.First), int(e.First)+e.Count); err != nil {
+		if err := e.Cache.ReserveIn(from, to, int(e.First), int(e.First)+e.Count); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 	}
@@ -126,7 +138,8 @@ func (b *Block) forwardChunk(worker int) {
 	for t := worker; t < b.pass.rows; t += b.team.Size() {
 		b.turn(t)
 	}
-	for index, l := range b.layers {
+	for index := b.pass.from; index < b.pass.to; index++ {
+		l := b.layers[index]
 		switch b.cfg.Norms {
 		case NormsBefore:
 			b.preNormLayer(worker, l, index)

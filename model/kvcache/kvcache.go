@@ -1,11 +1,12 @@
 // Package kvcache keeps the keys and values of sequences, in pages.
 //
-// A shard makes one Pool for the block it holds, and a Sequence in it for every sequence that passes through; package
-// model writes keys and values into a Sequence's pages and attends over them. A page holds one tile of positions of one
-// layer, laid out as kernel.PageShape says; tiles are counted from position 0, so that attention walks the same tiles
-// whatever pages they lie in.
+// A shard makes one Pool for the layers it holds of a model, and a Sequence in it for every sequence that passes through;
+// package model writes keys and values into a Sequence's pages and attends over them. A page holds one tile of positions of
+// one layer, laid out as kernel.PageShape says; tiles are counted from position 0, so that attention walks the same tiles
+// whatever pages they lie in. When a plan changes, the layers that stay are inherited by the sequence's next incarnation.
+// Beside it the shard keeps a Log of the rows that left its block, in pages of a LogPool.
 //
-// Invariants: a Pool never holds more bytes than its limit, and a page belongs to one Sequence or to the free list.
+// Invariants: a Pool never takes more bytes than its limit, and a page belongs to one Sequence or to the free list.
 // Positions below Len are stored; what pages hold above is what their last owner left there, and is never read.
 //
 // When no page is left, Reserve refuses with ErrFull and takes nothing.

@@ -1,0 +1,101 @@
+package kvcache
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/daisy-llm/daisy/model/kernel"
+	"github.com/daisy-llm/daisy/model/offheap"
+)
+
+// slabBytes is how much is taken from the system at once: enough for huge pages to pay.
+const slabBytes = 8 << 20
+
+// store is pages of one size, those in use and those that are free. Its methods may be called from any goroutine.
+type store struct {
+	size int // bytes of a page
+
+	mu    sync.Mutex
+	limit int           // pages
+	free  []kernel.Page // the last one given back is the first one taken: it is still in the CPU's caches
+	slabs [][]byte
+	made  int // pages cut from the slabs so far
+}
+
+// Limit is the memory, in bytes, that the pages may take.
+func (s *store) Limit() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.limit) * int64(s.size)
+}
+
+// Resize changes the limit to so many bytes. Pages in use stay, also above it.
+func (s *store) Resize(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = int(max(0, bytes) / int64(s.size))
+}
+
+// Used is the memory, in bytes, of the pages in use.
+func (s *store) Used() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.made-len(s.free)) * int64(s.size)
+}
+
+// Close gives all memory back. No page may be used afterwards.
+func (s *store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first error
+	for _, slab := range s.slabs {
+		if err := offheap.Free(slab); err != nil && first == nil {
+			first = fmt.Errorf("close the cache: %w", err)
+		}
+	}
+	s.slabs, s.free, s.made, s.limit = nil, nil, 0, 0
+	return first
+}
+
+// takeLocked adds free pages to a list until it has n.
+func (s *store) takeLocked(list *[]kernel.Page, n int) {
+	if n <= len(*list) {
+		return
+	}
+	left := len(s.free) - (n - len(*list))
+	*list = append(*list, s.free[left:]...)
+	s.free = s.free[:left]
+}
+
+// give takes back all pages of a list but the first keep.
+func (s *store) give(list *[]kernel.Page, keep int) {
+	have := *list
+	if len(have) <= keep {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, have[keep:]...)
+	clear(have[keep:])
+	*list = have[:keep]
+}
+
+// ensureLocked makes n pages free, or says ErrFull.
+func (s *store) ensureLocked(n int) error {
+	if room := max(0, s.limit-s.made); n-len(s.free) > room {
+		return fmt.Errorf("%w: %d pages are needed, %d of %d are free", ErrFull, n, room+len(s.free), s.limit)
+	}
+	for len(s.free) < n {
+		count := min(s.limit-s.made, max(1, slabBytes/s.size))
+		slab, err := offheap.Alloc(count * s.size)
+		if err != nil {
+			return fmt.Errorf("grow the cache: %w", err)
+		}
+		s.slabs = append(s.slabs, slab)
+		for i := count - 1; i >= 0; i-- {
+			s.free = append(s.free, kernel.Page(slab[i*s.size:(i+1)*s.size:(i+1)*s.size]))
+		}
+		s.made += count
+	}
+	return nil
+}
