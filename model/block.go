@@ -15,8 +15,7 @@ type Block struct {
 	kernels *kernel.Set
 	maxRows int
 
-	weights  []byte // packed, off the Go heap
-	resident int64
+	resident int64 // of weights
 
 	scratch
 	memory []byte // of scratch, off the Go heap
@@ -40,7 +39,7 @@ func (b *Block) Layers() Layers {
 // Config is the model's.
 func (b *Block) Config() *Config { return b.cfg }
 
-// Resident is the memory, in bytes, that the block keeps: packed weights and scratch.
+// Resident is the memory, in bytes, that the block keeps: packed weights, of which other blocks may hold some too, and scratch.
 func (b *Block) Resident() int64 { return b.resident + int64(len(b.memory)) }
 
 func (b *Block) start(threads int) {
@@ -58,9 +57,14 @@ func (b *Block) Close() {
 	b.release()
 }
 
-// release gives the memory back. Unmapping what was mapped cannot fail, and nothing could be done about it.
+// release gives back the memory that no other block holds.
 func (b *Block) release() {
-	_ = offheap.Free(b.weights)
+	for _, l := range b.layers {
+		l.drop()
+	}
+	if b.ends != nil {
+		b.ends.drop()
+	}
 	_ = offheap.Free(b.memory)
-	b.weights, b.memory, b.layers, b.ends, b.scratch = nil, nil, nil, &ends{}, scratch{}
+	b.memory, b.layers, b.ends, b.scratch = nil, nil, &ends{}, scratch{}
 }

@@ -22,6 +22,8 @@ type Options struct {
 
 	// Progress, if not nil, is told the bytes of weights packed so far and in all. Calls do not overlap.
 	Progress func(done, total int64)
+
+	Lent []*Lent // weights of the same file that need not be read again
 }
 
 // Bounds of Options.
@@ -46,7 +48,7 @@ func (o *Options) fill() error {
 	return nil
 }
 
-// LoadBlock reads the tensors of a block from the file and packs them, in parallel, into memory of its own; the file's
+// LoadBlock reads the tensors of a block from the file and packs them, in parallel, into memory off the Go heap; the file's
 // pages are released as it goes. The file must stay open as long as the Block is used, if it embeds. cfg is the file's.
 func LoadBlock(ctx context.Context, f *gguf.File, cfg *Config, layers Layers, o Options) (*Block, error) {
 	b, err := loadBlock(ctx, f, cfg, layers, o)
@@ -64,48 +66,117 @@ func loadBlock(ctx context.Context, f *gguf.File, cfg *Config, layers Layers, o 
 		return nil, fmt.Errorf("there is no block [%d, %d) in a model of %d layers", layers.First, layers.Last, cfg.Layers)
 	}
 	b := &Block{cfg: cfg, first: layers.First, kernels: o.Kernels, maxRows: o.MaxRows}
-	var matrices []*matrix
-	var vectors []*vector
-	for index := layers.First; index < layers.Last; index++ {
-		l, err := describeLayer(f, cfg, index)
-		if err != nil {
-			return nil, err
-		}
-		b.layers = append(b.layers, l)
-		matrices = append(matrices, l.matrices()...)
-		vectors = append(vectors, l.vectors()...)
-	}
-	if b.ends, err = describeEnds(f, cfg, o.Embedding, o.Head); err != nil {
-		return nil, err
-	}
-	if o.Head {
-		matrices = append(matrices, &b.ends.head)
-		vectors = append(vectors, &b.ends.norm)
-	}
-	if b.angles, err = newAngles(f, cfg); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
 			b.release()
 		}
 	}()
-	for _, v := range vectors {
-		v.load()
-		b.resident += v.bytes()
+	var missing []piece
+	for index := layers.First; index < layers.Last; index++ {
+		l := o.lentLayer(index)
+		if l == nil {
+			if l, err = describeLayer(f, cfg, index); err != nil {
+				return nil, err
+			}
+			l.shared = &shared{}
+			missing = append(missing, l)
+		}
+		l.hold()
+		b.layers = append(b.layers, l)
 	}
-	if err := b.loadMatrices(ctx, f, matrices, o); err != nil {
+	if b.ends, err = describeEnds(f, cfg, o.Embedding, o.Head); err != nil {
+		return nil, err
+	}
+	if o.Head {
+		if lent := o.lentEnds(); lent != nil {
+			b.ends.head, b.ends.norm, b.ends.shared = lent.head, lent.norm, lent.shared
+		} else {
+			b.ends.shared = &shared{}
+			missing = append(missing, b.ends)
+		}
+		b.ends.hold()
+	}
+	if b.angles, err = newAngles(f, cfg); err != nil {
+		return nil, err
+	}
+	if err := loadPieces(ctx, f, missing, o); err != nil {
 		return nil, err
 	}
 	var uses needs
-	for _, m := range matrices {
-		uses.add(m.Format)
+	for _, p := range b.pieces() {
+		b.resident += bytesOf(p)
+		for _, m := range p.matrices() {
+			uses.add(m.Format)
+		}
 	}
 	if err := b.makeScratch(uses, o.Threads); err != nil {
 		return nil, err
 	}
 	b.start(o.Threads)
 	return b, nil
+}
+
+// pieces are the layers and the ends.
+func (b *Block) pieces() []piece {
+	pieces := make([]piece, 0, len(b.layers)+1)
+	for _, l := range b.layers {
+		pieces = append(pieces, l)
+	}
+	return append(pieces, b.ends)
+}
+
+// lentLayer is a layer that need not be loaded, or nil.
+func (o *Options) lentLayer(index LayerIndex) *layer {
+	for _, lent := range o.Lent {
+		if l := lent.layer(index); l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// lentEnds are ends with a head that need not be loaded, or nil.
+func (o *Options) lentEnds() *ends {
+	for _, lent := range o.Lent {
+		if lent.ends.shared != nil {
+			return lent.ends
+		}
+	}
+	return nil
+}
+
+// loadPieces loads the vectors, and packs the matrices into one stretch of memory each.
+func loadPieces(ctx context.Context, f *gguf.File, pieces []piece, o Options) error {
+	total := int64(0)
+	var jobs []job
+	for _, p := range pieces {
+		for _, v := range p.vectors() {
+			v.load()
+		}
+		size := int64(0)
+		for _, m := range p.matrices() {
+			size += m.packedBytes()
+		}
+		if size == 0 {
+			continue
+		}
+		total += size
+		memory, err := offheap.Alloc(int(size))
+		if err != nil {
+			return err
+		}
+		p.place(memory)
+		for _, m := range p.matrices() {
+			m.Matrix = kernel.NewMatrix(memory, m.Format, m.Rows, m.Cols)
+			memory = memory[m.packedBytes():]
+			m.loadBias()
+			jobs = append(jobs, m.jobs()...)
+		}
+	}
+	if len(jobs) == 0 {
+		return ctx.Err()
+	}
+	return pack(ctx, f, jobs, o, total)
 }
 
 // jobBytes of a matrix are packed at a time: small enough to share work evenly and to notice a cancelled context.
@@ -118,31 +189,6 @@ type job struct {
 	left     *atomic.Int32
 	from, to int // groups
 	bytes    int64
-}
-
-// loadMatrices places all matrices in one piece of memory and packs them.
-func (b *Block) loadMatrices(ctx context.Context, f *gguf.File, matrices []*matrix, o Options) error {
-	total := int64(0)
-	for _, m := range matrices {
-		total += m.packedBytes()
-		b.resident += m.bytes()
-	}
-	if total == 0 {
-		return ctx.Err()
-	}
-	memory, err := offheap.Alloc(int(total))
-	if err != nil {
-		return err
-	}
-	b.weights = memory
-	var jobs []job
-	for _, m := range matrices {
-		m.Matrix = kernel.NewMatrix(memory, m.Format, m.Rows, m.Cols)
-		memory = memory[m.packedBytes():]
-		m.loadBias()
-		jobs = append(jobs, m.jobs()...)
-	}
-	return pack(ctx, f, jobs, o, total)
 }
 
 // jobs cuts the packing of a matrix.

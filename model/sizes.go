@@ -72,12 +72,14 @@ func (c *Config) CacheBytes(t kvcache.Type) int64 {
 	return kvcache.Bytes(t, c.KVHeads, c.HeadDim, kvcache.PagePositions) / kvcache.PagePositions
 }
 
-func (l *layer) bytes() int64 {
+func (l *layer) bytes() int64 { return bytesOf(l) }
+
+func bytesOf(p piece) int64 {
 	total := int64(0)
-	for _, m := range l.matrices() {
+	for _, m := range p.matrices() {
 		total += m.bytes()
 	}
-	for _, v := range l.vectors() {
+	for _, v := range p.vectors() {
 		total += v.bytes()
 	}
 	return total

@@ -23,6 +23,8 @@ type vector struct {
 
 // layer is the weights of one transformer layer.
 type layer struct {
+	*shared
+
 	attentionNorm, ffnNorm         vector // before attention and feed-forward
 	attentionPostNorm, ffnPostNorm vector // after them
 	queryNorm, keyNorm             vector
@@ -46,8 +48,25 @@ func (l *layer) vectors() []*vector {
 	return []*vector{&l.attentionNorm, &l.ffnNorm, &l.attentionPostNorm, &l.ffnPostNorm, &l.queryNorm, &l.keyNorm}
 }
 
+// matrices and vectors are none where the block does not hold the head.
+func (e *ends) matrices() []*matrix {
+	if e.head.Rows == 0 {
+		return nil
+	}
+	return []*matrix{&e.head}
+}
+
+func (e *ends) vectors() []*vector {
+	if e.head.Rows == 0 {
+		return nil
+	}
+	return []*vector{&e.norm}
+}
+
 // ends is what the first and the last block hold besides layers.
 type ends struct {
+	*shared // of norm and head
+
 	embedding *gguf.Tensor // first block: rows are looked up where they lie in the file
 	norm      vector       // last block
 	head      matrix       // last block

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/daisy-llm/daisy/model"
-	"github.com/daisy-llm/daisy/model/gguf"
-	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/pass"
 )
@@ -22,15 +20,14 @@ const (
 // held is one loaded block with everything that its passes need.
 type held struct {
 	load      pass.Load
+	holding   *holding
 	cfg       *model.Config
-	file      *gguf.File // mapped: embedding rows are looked up in it
 	block     *model.Block
-	pool      *kvcache.Pool
 	sampler   *sample.Sampler // last stage only
 	logits    []float32       // (vocab), last stage only
 	entries   []model.Entry   // of the pass in hand
+	running   []*sequence     // theirs
 	sequences int             // that are cached here
-	reserved  int64           // of the shard's memory
 }
 
 // loading is a block that is not there yet.
@@ -39,19 +36,16 @@ type loading struct {
 	ended  chan struct{} // closed when it is loaded or given up
 }
 
-func (h *held) resident() int64 { return h.block.Resident() + h.pool.Limit() }
+func (h *held) resident() int64 { return h.block.Resident() + h.holding.pool.Limit() }
 
-// close frees a block, which the loop no longer has.
+// close frees a block, which the loop no longer has, but for what other plans' blocks share.
 func (s *Shard) close(h *held) error {
 	h.block.Close()
-	h.pool.Close()
-	err := h.file.Close()
-	s.release(h.reserved)
-	return err
+	return s.drop(h.holding, h.load)
 }
 
-// Load makes the shard hold a block. It reads and repacks the block's tensors in the caller's goroutine, while passes of
-// other plans go on; progress is called as it advances, first when Unload can end it. A block that is held already, as the same Load asked for it, is
+// Load makes the shard hold a block. It reads and repacks, in the caller's goroutine and while passes of other plans go on,
+// what no other plan's block of the same model has already; progress is called as it advances, first when Unload can end it. A block that is held already, as the same Load asked for it, is
 // not loaded again.
 func (s *Shard) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
 	if err := s.load(ctx, load, progress); err != nil {
@@ -106,60 +100,46 @@ func (s *Shard) load(ctx context.Context, load pass.Load, progress func(pass.Loa
 	return nil
 }
 
-// reserve takes memory for a block, before it is loaded.
-func (s *Shard) reserve(need int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cfg.Memory > 0 && need > s.cfg.Memory-s.reserved {
-		return fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB are on offer, and other blocks have %d of them",
-			ErrMemory, need>>20, s.cfg.Memory>>20, s.reserved>>20)
-	}
-	s.reserved += need
-	return nil
-}
-
-func (s *Shard) release(bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reserved -= bytes
-}
-
+// prepare loads what is missing. One block is loaded at a time, so that the next one can share it.
 func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) (_ *held, err error) {
-	file, err := s.cfg.Open(ctx, load)
+	select {
+	case s.preparing <- struct{}{}:
+		defer func() { <-s.preparing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	t, err := s.hold(ctx, load)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			file.Close()
+			s.drop(t, load) // the error that led here says more
 		}
 	}()
-	cfg, err := model.ReadConfig(file)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkLoad(load, cfg); err != nil {
-		return nil, err
-	}
-	need, err := s.need(file, cfg, load)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.reserve(need); err != nil {
+	var lent []*model.Lent
+	if err := s.do(ctx, func() {
+		for _, h := range s.blocks {
+			if h.holding == t {
+				lent = append(lent, h.block.Lend())
+			}
+		}
+	}); err != nil {
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
-			s.release(need)
+		for _, l := range lent {
+			l.Close()
 		}
 	}()
 	var before atomic.Int64
-	block, err := model.LoadBlock(ctx, file, cfg, load.Layers, model.Options{
+	block, err := model.LoadBlock(ctx, t.file, t.cfg, load.Layers, model.Options{
 		Embedding: load.First,
 		Head:      load.Last,
 		Kernels:   s.cfg.Kernels,
 		Threads:   s.cfg.Threads,
 		MaxRows:   MaxRows,
+		Lent:      lent,
 		Progress: func(done, total int64) {
 			s.steps.Add(uint64(max(0, done-before.Swap(done))))
 			progress(pass.LoadProgress{Done: done, Total: total})
@@ -168,20 +148,10 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 	if err != nil {
 		return nil, err
 	}
-	h := &held{load: load, cfg: cfg, file: file, block: block, reserved: need}
-	h.pool, err = kvcache.NewPool(kvcache.Config{
-		Type:    load.CacheType,
-		KVHeads: cfg.KVHeads,
-		HeadDim: cfg.HeadDim,
-		Bytes:   cacheBytes(cfg, load),
-	})
-	if err != nil {
-		block.Close()
-		return nil, err
-	}
+	h := &held{load: load, holding: t, cfg: t.cfg, block: block}
 	if load.Last {
-		h.sampler = sample.New(s.cfg.Kernels, cfg.Vocab)
-		h.logits = make([]float32, cfg.Vocab)
+		h.sampler = sample.New(s.cfg.Kernels, t.cfg.Vocab)
+		h.logits = make([]float32, t.cfg.Vocab)
 	}
 	return h, nil
 }
@@ -200,24 +170,6 @@ func checkLoad(load pass.Load, cfg *model.Config) error {
 		return fmt.Errorf("%d sequences at once: 1 to 4096 are possible", load.Parallel)
 	}
 	return nil
-}
-
-// need is how many bytes the block will take, caches and scratch included. A block without layers or head is a trial of the
-// model's file, for which there is always room.
-func (s *Shard) need(file *gguf.File, cfg *model.Config, load pass.Load) (int64, error) {
-	if load.Layers.Len() == 0 && !load.Last {
-		return 0, nil
-	}
-	sizes, err := model.SizesOf(file, cfg)
-	if err != nil {
-		return 0, err
-	}
-	return sizes.Block(load.Layers, load.Last) + sizes.Scratch(MaxRows, s.cfg.Threads) + cacheBytes(cfg, load), nil
-}
-
-// cacheBytes is the memory of the caches of every sequence that may be cached at once.
-func cacheBytes(cfg *model.Config, load pass.Load) int64 {
-	return kvcache.Bytes(load.CacheType, cfg.KVHeads, cfg.HeadDim, load.Context) * int64(load.Parallel) * int64(load.Layers.Len())
 }
 
 // Unload frees a plan's block, or ends its loading. Sequences that still run in it are freed with it.

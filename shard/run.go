@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -31,17 +32,22 @@ func (s *Shard) run(ctx context.Context, j job) {
 		s.handOn(h, p)
 		return
 	}
-	if !h.load.First && len(p.Rows) != p.Positions()*h.cfg.Hidden {
-		s.refuseAll(p, pass.ReasonBadRequest, fmt.Sprintf("%d values came for %d positions of %d", len(p.Rows), p.Positions(), h.cfg.Hidden))
+	d := h.duty(p)
+	if len(p.Rows) != d.positions*h.cfg.Hidden {
+		s.refuseAll(p, pass.ReasonBadRequest, fmt.Sprintf("%d values came for %d positions of %d", len(p.Rows), d.positions, h.cfg.Hidden))
 		s.handOn(h, p)
 		return
 	}
-	rows := s.admit(h, p)
+	s.admit(h, p, d)
 	if len(h.entries) > 0 {
-		if err := s.compute(h, p, rows); err != nil {
+		if err := s.compute(h, p, d); err != nil {
 			span.SetStatus(codes.Error, err.Error())
 			s.refuseAll(p, pass.ReasonFault, err.Error())
 		}
+	}
+	if p.Replay.Len() > 0 && p.Replay.Last <= h.load.Layers.Last { // nobody ahead has a use for the rows
+		s.cfg.Rows.Put(p.Rows)
+		p.Rows = nil
 	}
 	s.passes.Add(1)
 	s.handOn(h, p)
@@ -69,20 +75,20 @@ func (s *Shard) span(ctx context.Context, j job, stage pass.Stage) trace.Span {
 	return span
 }
 
-// admit checks every entry, refuses those that may not run, fills h.entries with the others, and returns their rows: those
-// that came with the pass, or, at the first stage, a buffer for them.
-func (s *Shard) admit(h *held, p *pass.Pass) []float32 {
+// admit checks every entry, refuses those that may not run, and fills h.entries and h.running with the others, unless they
+// only go by. The pass's rows are theirs then: those that came with it, or, at the source, a buffer for them.
+func (s *Shard) admit(h *held, p *pass.Pass, d duty) {
 	hidden := h.cfg.Hidden
-	h.entries = h.entries[:0]
+	h.entries, h.running = h.entries[:0], h.running[:0]
 	kept, read := 0, 0 // rows
 	for i := range p.Entries {
 		e := &p.Entries[i]
 		if e.Refused != nil {
 			continue
 		}
-		q, reason, err := s.check(h, p, e)
-		if err == nil {
-			err = q.cache.Reserve(int(e.First), int(e.First)+e.Count)
+		q, reason, err := s.check(h, p, e, d)
+		if err == nil && d.part.Len() > 0 {
+			err = q.cache.ReserveIn(d.from, d.to, int(e.First), int(e.First)+e.Count)
 			reason = pass.ReasonFault
 			if errors.Is(err, kvcache.ErrFull) {
 				reason = pass.ReasonCacheFull
@@ -93,34 +99,52 @@ func (s *Shard) admit(h *held, p *pass.Pass) []float32 {
 			read += e.Count
 			continue
 		}
-		q.turn++
 		q.inPass = p.Number
-		if h.load.Last {
-			q.tokens = append(q.tokens[:e.First], e.Tokens...)
+		if p.Replay.Len() == 0 {
+			q.advance(h, e)
+		}
+		if d.idle {
+			continue
 		}
 		h.entries = append(h.entries, model.Entry{Cache: q.cache, First: e.First, Count: e.Count})
-		if !h.load.First && kept != read {
+		h.running = append(h.running, q)
+		if !d.source && kept != read {
 			copy(p.Rows[kept*hidden:], p.Rows[read*hidden:(read+e.Count)*hidden])
 		}
 		kept += e.Count
 		read += e.Count
 	}
-	if h.load.First {
+	if d.source {
 		p.Rows = s.cfg.Rows.Get(kept * hidden)
 	}
 	p.Rows = p.Rows[:kept*hidden]
-	return p.Rows
+}
+
+// advance notes an entry that is no replay: its epoch's next.
+func (q *sequence) advance(h *held, e *pass.Entry) {
+	q.turn++
+	if h.load.Last {
+		q.tokens = append(q.tokens[:e.First], e.Tokens...)
+	}
+	if len(q.logs) > 1 { // what had to be replayed has been
+		q.logs = slices.DeleteFunc(q.logs, func(l *entryLog) bool {
+			if l.before != h.load.Layers.Last {
+				l.Free()
+			}
+			return l.before != h.load.Layers.Last
+		})
+	}
 }
 
 // check says whether an entry may run.
-func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry) (*sequence, pass.Reason, error) {
+func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry, d duty) (*sequence, pass.Reason, error) {
 	q := s.sequences[sequenceKey{p.Coordinator, e.Sequence}]
 	switch {
 	case q == nil || q.plan != p.Plan:
 		return nil, pass.ReasonNoSequence, fmt.Errorf("sequence %d has not begun here under plan %v", e.Sequence, p.Plan)
 	case e.Epoch != q.epoch:
 		return nil, pass.ReasonStaleEpoch, fmt.Errorf("epoch %d, the sequence is in %d", e.Epoch, q.epoch)
-	case e.Turn != q.turn:
+	case p.Replay.Len() == 0 && e.Turn != q.turn:
 		return nil, pass.ReasonGap, fmt.Errorf("turn %d, the next is %d", e.Turn, q.turn)
 	case q.inPass == p.Number:
 		return nil, pass.ReasonBadRequest, fmt.Errorf("sequence %d is in the pass twice", e.Sequence)
@@ -128,8 +152,12 @@ func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry) (*sequence, pass.Rea
 		return nil, pass.ReasonBadRequest, fmt.Errorf("%d positions from %d in a context of %d", e.Count, e.First, h.load.Context)
 	case len(e.Tokens) != e.Count:
 		return nil, pass.ReasonBadRequest, fmt.Errorf("%d tokens for %d positions", len(e.Tokens), e.Count)
-	case int(e.First) > q.cache.Len():
-		return nil, pass.ReasonGap, fmt.Errorf("position %d, %d are cached", e.First, q.cache.Len())
+	case int(e.First) > q.cache.LenIn(d.from, d.to):
+		return nil, pass.ReasonGap, fmt.Errorf("position %d, %d are cached", e.First, q.cache.LenIn(d.from, d.to))
+	case p.Replay.Len() == 0 && h.load.Last && int(e.First) > len(q.tokens):
+		return nil, pass.ReasonGap, fmt.Errorf("position %d, the tokens of %d are known", e.First, len(q.tokens))
+	case d.reads && !q.logged(p.Replay.First, int(e.First)+e.Count):
+		return nil, pass.ReasonGap, fmt.Errorf("no log of %d positions that enter layer %d", int(e.First)+e.Count, p.Replay.First)
 	}
 	for _, id := range e.Tokens {
 		if id < 0 || int(id) >= h.cfg.Vocab {
@@ -139,25 +167,45 @@ func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry) (*sequence, pass.Rea
 	return q, 0, nil
 }
 
-// compute runs the block over the admitted entries' rows, in place.
-func (s *Shard) compute(h *held, p *pass.Pass, rows []float32) error {
-	if h.load.First {
-		at := 0
-		for i := range p.Entries {
-			e := &p.Entries[i]
-			if e.Refused != nil {
-				continue
-			}
-			if err := h.block.Embed(rows[at*h.cfg.Hidden:(at+e.Count)*h.cfg.Hidden], e.Tokens); err != nil {
-				return err
-			}
-			at += e.Count
+// compute runs the pass's layers over the admitted entries' rows, in place, and logs what leaves the block.
+func (s *Shard) compute(h *held, p *pass.Pass, d duty) error {
+	if d.source {
+		if err := h.fetch(p, d); err != nil {
+			return err
 		}
 	}
-	if err := h.block.Forward(rows, h.entries); err != nil {
-		return err
+	if d.part.Len() > 0 {
+		if err := h.block.ForwardIn(d.part, p.Rows, h.entries); err != nil {
+			return err
+		}
+		h.log(p, d)
 	}
-	s.steps.Add(uint64(h.load.Layers.Len()) + 1)
+	s.steps.Add(uint64(d.part.Len()) + 1)
+	return nil
+}
+
+// fetch gets the rows that the source of a pass starts from: the tokens' embeddings, or what has entered the first layer to
+// replay before.
+func (h *held) fetch(p *pass.Pass, d duty) error {
+	at, running := 0, 0
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if e.Refused != nil {
+			continue
+		}
+		rows := p.Rows[at*h.cfg.Hidden : (at+e.Count)*h.cfg.Hidden]
+		var err error
+		if d.reads {
+			err = h.running[running].log(p.Replay.First).Read(rows, int(e.First))
+		} else {
+			err = h.block.Embed(rows, e.Tokens)
+		}
+		if err != nil {
+			return err
+		}
+		at += e.Count
+		running++
+	}
 	return nil
 }
 
@@ -174,7 +222,7 @@ func (s *Shard) handOn(h *held, p *pass.Pass) {
 		e := &p.Entries[i]
 		out := &r.Outputs[i]
 		out.Sequence, out.Epoch, out.Turn, out.Refused = e.Sequence, e.Epoch, e.Turn, e.Refused
-		if e.Refused != nil {
+		if e.Refused != nil || p.Replay.Len() > 0 {
 			continue
 		}
 		rows := p.Rows[at*h.cfg.Hidden : (at+e.Count)*h.cfg.Hidden]

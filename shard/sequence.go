@@ -3,7 +3,9 @@ package shard
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/model/token"
@@ -22,14 +24,32 @@ type sequence struct {
 	plan   pass.PlanID
 	turn   uint32 // of the next entry
 	cache  *kvcache.Sequence
-	tokens []token.ID // of the cached positions; on the last stage only
-	prompt int        // how many of tokens the client gave
+	logs   []*entryLog // by the layer that the rows enter; one, but for a while after the plan has changed
+	tokens []token.ID  // of the cached positions; on the last stage only
+	prompt int         // how many of tokens the client gave
 	params sample.Params
 	inPass uint64 // number of the pass that it was last part of, to find it twice in one
 }
 
-// Begin opens an epoch of a sequence: the cache keeps begin.Keep positions of the epoch before, the next entry is turn
-// 0. An epoch that is not above the last one is refused.
+// entryLog is the log of the rows that enter a layer.
+type entryLog struct {
+	before model.LayerIndex
+	*kvcache.Log
+}
+
+// log finds the log of the rows that enter a layer, nil if there is none.
+func (q *sequence) log(before model.LayerIndex) *entryLog {
+	for _, l := range q.logs {
+		if l.before == before {
+			return l
+		}
+	}
+	return nil
+}
+
+// Begin opens an epoch of a sequence, perhaps under another plan than the last: of what is cached in the layers of the plan's
+// block it keeps at most begin.Keep positions, and returns what that is; the next entry is turn 0. An epoch that is not above
+// the last one is refused.
 func (s *Shard) Begin(ctx context.Context, coordinator string, begin pass.Begin) (begun pass.Begun, err error) {
 	if e := s.do(ctx, func() { begun, err = s.begin(sequenceKey{coordinator, begin.Sequence}, begin) }); e != nil {
 		err = e
@@ -45,50 +65,104 @@ func (s *Shard) begin(key sequenceKey, begin pass.Begin) (pass.Begun, error) {
 	if h == nil {
 		return pass.Begun{}, fmt.Errorf("no block of plan %v is loaded", begin.Plan)
 	}
-	if err := begin.Sampling.Validate(h.cfg.Vocab); err != nil {
+	if err := checkBegin(h, begin); err != nil {
 		return pass.Begun{}, err
 	}
-	if begin.Prompt < 0 || begin.Prompt > h.load.Context {
-		return pass.Begun{}, fmt.Errorf("a prompt of %d tokens in a context of %d", begin.Prompt, h.load.Context)
-	}
-	if h.load.Last && len(begin.Tokens) != int(begin.Keep) {
-		return pass.Begun{}, fmt.Errorf("%d tokens for %d positions kept", len(begin.Tokens), begin.Keep)
-	}
-	for _, id := range begin.Tokens {
-		if id < 0 || int(id) >= h.cfg.Vocab {
-			return pass.Begun{}, fmt.Errorf("token %d is not in the vocabulary of %d", id, h.cfg.Vocab)
-		}
-	}
 	q := s.sequences[key]
+	if q != nil && begin.Epoch <= q.epoch {
+		return pass.Begun{}, fmt.Errorf("epoch %d has begun already", q.epoch)
+	}
+	if q != nil && s.blocks[q.plan].holding != h.holding { // of another model: nothing of it is of use
+		s.free(key)
+		q = nil
+	}
 	switch {
 	case q == nil:
-		if begin.Keep != 0 {
-			return pass.Begun{}, fmt.Errorf("keep %d positions of a sequence that is not cached", begin.Keep)
+		if h.holding.sequences >= h.load.Parallel {
+			return pass.Begun{}, fmt.Errorf("%d sequences are cached already, as many as the plan allows", h.holding.sequences)
 		}
-		if h.sequences >= h.load.Parallel {
-			return pass.Begun{}, fmt.Errorf("%d sequences are cached already, as many as the plan allows", h.sequences)
-		}
+		q = &sequence{cache: h.holding.pool.NewSequence(h.load.Layers.Len())}
+		h.holding.sequences++
 		h.sequences++
-		q = &sequence{cache: h.pool.NewSequence(h.load.Layers.Len())}
 		s.sequences[key] = q
-	case begin.Epoch <= q.epoch:
-		return pass.Begun{}, fmt.Errorf("epoch %d has begun already", q.epoch)
 	case q.plan != begin.Plan:
-		return pass.Begun{}, fmt.Errorf("the sequence is cached under plan %v, not %v", q.plan, begin.Plan)
-	case int(begin.Keep) > q.cache.Len():
-		return pass.Begun{}, fmt.Errorf("keep %d positions of %d cached", begin.Keep, q.cache.Len())
+		s.move(q, h)
 	}
 	q.cache.Truncate(int(begin.Keep))
 	q.epoch, q.plan, q.turn = begin.Epoch, begin.Plan, 0
 	q.prompt, q.params = begin.Prompt, begin.Sampling
+	q.tokens = nil
 	if h.load.Last {
 		q.tokens = append(make([]token.ID, 0, h.load.Context), begin.Tokens...)
 	}
-	begun := pass.Begun{}
-	if h.load.Layers.Len() > 0 {
-		begun.Cached = []pass.Span{{Layers: h.load.Layers, Positions: begin.Keep}}
+	for _, l := range q.logs {
+		l.Truncate(int(begin.Keep))
 	}
-	return begun, nil
+	if last := h.load.Layers.Last; logs(h.load) && q.log(last) == nil {
+		q.logs = append(q.logs, &entryLog{last, h.holding.logs.NewLog()})
+	}
+	return q.begun(h), nil
+}
+
+// checkBegin believes nothing that a coordinator says.
+func checkBegin(h *held, begin pass.Begin) error {
+	if err := begin.Sampling.Validate(h.cfg.Vocab); err != nil {
+		return err
+	}
+	switch {
+	case begin.Prompt < 0 || begin.Prompt > h.load.Context:
+		return fmt.Errorf("a prompt of %d tokens in a context of %d", begin.Prompt, h.load.Context)
+	case begin.Keep < 0 || int(begin.Keep) > h.load.Context:
+		return fmt.Errorf("keep %d positions in a context of %d", begin.Keep, h.load.Context)
+	case h.load.Last && len(begin.Tokens) != int(begin.Keep):
+		return fmt.Errorf("%d tokens for %d positions kept", len(begin.Tokens), begin.Keep)
+	}
+	for _, id := range begin.Tokens {
+		if id < 0 || int(id) >= h.cfg.Vocab {
+			return fmt.Errorf("token %d is not in the vocabulary of %d", id, h.cfg.Vocab)
+		}
+	}
+	return nil
+}
+
+// move brings a sequence from another plan's block to this one: the layers that both have keep what is cached, and of the
+// logs stay those from which a layer in the block, or the next one, can be computed.
+func (s *Shard) move(q *sequence, h *held) {
+	old := s.blocks[q.plan]
+	old.sequences--
+	h.sequences++
+	cache := h.holding.pool.NewSequence(h.load.Layers.Len())
+	cache.Inherit(q.cache, int(h.load.Layers.First-old.load.Layers.First))
+	q.cache = cache
+	q.logs = slices.DeleteFunc(q.logs, func(l *entryLog) bool {
+		useless := l.before < h.load.Layers.First || l.before > h.load.Layers.Last || l.Len() == 0
+		if useless {
+			l.Free()
+		}
+		return useless
+	})
+}
+
+// begun says what the stage holds of a sequence.
+func (q *sequence) begun(h *held) pass.Begun {
+	var b pass.Begun
+	first := h.load.Layers.First
+	for l := range h.load.Layers.Len() {
+		layers := model.Layers{First: first + model.LayerIndex(l), Last: first + model.LayerIndex(l) + 1}
+		positions := token.Position(q.cache.LenIn(l, l+1))
+		if n := len(b.Cached); n > 0 && b.Cached[n-1].Positions == positions {
+			b.Cached[n-1].Layers.Last = layers.Last
+			continue
+		}
+		b.Cached = append(b.Cached, pass.Span{Layers: layers, Positions: positions})
+	}
+	for _, l := range q.logs {
+		if l.Len() > 0 {
+			b.Logs = append(b.Logs, pass.Log{Before: l.before, Positions: token.Position(l.Len())})
+		}
+	}
+	slices.SortFunc(b.Logs, func(a, b pass.Log) int { return int(a.Before - b.Before) })
+	return b
 }
 
 // Release frees a sequence's caches; one that is not there is no error.
@@ -113,8 +187,11 @@ func (s *Shard) free(key sequenceKey) {
 		return
 	}
 	q.cache.Free()
-	if h := s.blocks[q.plan]; h != nil {
-		h.sequences--
+	for _, l := range q.logs {
+		l.Free()
 	}
+	h := s.blocks[q.plan] // an Unload frees the sequences first
+	h.sequences--
+	h.holding.sequences--
 	delete(s.sequences, key)
 }

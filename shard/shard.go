@@ -99,6 +99,9 @@ type Shard struct {
 	queued   map[string]pass.Grant // by coordinator: passes and bytes that wait
 	loading  map[pass.PlanID]*loading
 	reserved int64 // bytes of all blocks, loaded or being loaded
+	holdings map[kind]*holding
+
+	preparing chan struct{} // capacity 1: a block is being loaded
 
 	// The loop's own.
 	blocks    map[pass.PlanID]*held
@@ -123,6 +126,8 @@ func New(cfg Config) (*Shard, error) {
 		stopped:   make(chan struct{}),
 		queued:    make(map[string]pass.Grant),
 		loading:   make(map[pass.PlanID]*loading),
+		holdings:  make(map[kind]*holding),
+		preparing: make(chan struct{}, 1),
 		blocks:    make(map[pass.PlanID]*held),
 		sequences: make(map[sequenceKey]*sequence),
 	}, nil
@@ -211,14 +216,14 @@ type Held struct {
 	Load      pass.Load
 	Resident  int64 // bytes of weights, caches and scratch
 	Sequences int   // cached in it
-	Cached    int64 // bytes of pages that they hold
+	Cached    int64 // bytes of pages that they and those of other plans' blocks of the model hold
 }
 
 // Blocks lists what the shard holds, and how many passes it has computed.
 func (s *Shard) Blocks(ctx context.Context) (blocks []Held, passes uint64, err error) {
 	err = s.do(ctx, func() {
 		for _, h := range s.blocks {
-			blocks = append(blocks, Held{Load: h.load, Resident: h.resident(), Sequences: h.sequences, Cached: h.pool.Used()})
+			blocks = append(blocks, Held{Load: h.load, Resident: h.resident(), Sequences: h.sequences, Cached: h.holding.pool.Used() + h.holding.logs.Used()})
 		}
 	})
 	return blocks, s.passes.Load(), err

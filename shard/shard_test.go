@@ -258,14 +258,20 @@ func TestBlocksShareTheMemory(t *testing.T) {
 	}
 	s, _, run := start(t, func(c *shard.Config) { c.Memory = need + need/2 })
 	run()
-	second := pass.PlanID{Number: 2, Leader: "c"}
+	second := whole(pass.PlanID{Number: 2, Leader: "c"})
+	second.Context-- // so that it shares nothing with the first
 	load(t, s, whole(planID))
-	if err := s.Load(t.Context(), whole(second), quiet); !errors.Is(err, shard.ErrMemory) {
+	if err := s.Load(t.Context(), second, quiet); !errors.Is(err, shard.ErrMemory) {
 		t.Errorf("a second block of the same size gives %v", err)
+	}
+	third := whole(pass.PlanID{Number: 3, Leader: "c"}) // has all that it needs from the first
+	load(t, s, third)
+	if err := s.Unload(t.Context(), third.Plan); err != nil {
+		t.Fatal(err)
 	}
 	load(t, s, pass.Load{Plan: pass.PlanID{Leader: "c"}, Context: 64, Parallel: 2}) // a trial takes nothing
 	if err := s.Unload(t.Context(), planID); err != nil {
 		t.Fatal(err)
 	}
-	load(t, s, whole(second))
+	load(t, s, second)
 }

@@ -71,6 +71,7 @@ func planShape(name string, cfg *model.Config, sizes *model.Sizes, o shapeOption
 		Norm:      sizes.Norm,
 		Scratch:   sizes.Scratch(shard.MaxRows, max(1, o.Threads)) + shard.MaxHeadRows*int64(cfg.Vocab)*4,
 		Loading:   sizes.Loading,
+		Log:       kvcache.LogBytes(cfg.Hidden, kvcache.PagePositions) / kvcache.PagePositions,
 		Context:   context,
 		Parallel:  o.Parallel,
 	}

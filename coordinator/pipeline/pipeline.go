@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/pass"
 )
 
@@ -189,14 +190,21 @@ type Ticket struct {
 // Send starts a pass, waiting only for credit. The entries' Tokens must not change until the result is there. Every
 // ticket must be waited for or abandoned.
 func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) (*Ticket, error) {
-	out := &pass.Pass{
-		Coordinator: p.cfg.Coordinator,
-		Plan:        p.cfg.Plan,
-		Route:       p.cfg.Stages,
-		TraceParent: trace.Parent,
-		TraceState:  trace.State,
-		Entries:     entries,
+	return p.start(ctx, 0, &pass.Pass{TraceParent: trace.Parent, TraceState: trace.State, Entries: entries})
+}
+
+// Replay starts a pass that fills in layers that were lost. It begins at the stage, counted from 0, that has the log of what
+// enters the first of them; at the first stage if that is layer 0.
+func (p *Pipeline) Replay(ctx context.Context, trace Trace, layers model.Layers, stage int, entries []pass.Entry) (*Ticket, error) {
+	if stage < 0 || stage >= len(p.cfg.Hops) {
+		return nil, fmt.Errorf("replay from stage %d of %d", stage, len(p.cfg.Hops))
 	}
+	return p.start(ctx, stage, &pass.Pass{TraceParent: trace.Parent, TraceState: trace.State, Replay: layers, Entries: entries})
+}
+
+// start sends a pass to one of the stages, from which it goes on to the last.
+func (p *Pipeline) start(ctx context.Context, stage int, out *pass.Pass) (*Ticket, error) {
+	out.Coordinator, out.Plan, out.Route = p.cfg.Coordinator, p.cfg.Plan, p.cfg.Stages[stage:]
 	t := &Ticket{p: p, bytes: int64(out.Positions()) * int64(p.cfg.Hidden) * 4, result: make(chan *pass.Result, 1)}
 	if t.bytes > p.limit {
 		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
@@ -215,10 +223,10 @@ func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) 
 		p.finish(t.number)
 		return nil, err
 	}
-	if err := p.cfg.Hops[0].Send(out); err != nil {
+	if err := p.cfg.Hops[stage].Send(out); err != nil {
 		p.finish(t.number)
 		// Passes sent before may be lost as well, and nobody but those who wait for them would ever notice.
-		p.breakWith(fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[0].Shard(), ErrBroken, err))
+		p.breakWith(fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[stage].Shard(), ErrBroken, err))
 		return nil, p.Err()
 	}
 	return t, nil

@@ -27,7 +27,7 @@ type Stage struct {
 	Last    bool  // it also holds the final norm and the head
 	Weights int64 // packed: its layers', and norm and head on the last stage
 	Cache   int64 // keys and values of its layers, for every position of every sequence
-	Scratch int64 // buffers: the larger of what a pass and what loading needs
+	Scratch int64 // buffers: the larger of what a pass and what loading needs; and activation logs
 	Mapped  int64 // the embedding on the first stage: in the mapped file, no memory is reserved for it
 }
 

@@ -16,6 +16,7 @@ type Shape struct {
 	Norm      int64 // final norm, on the last stage
 	Scratch   int64 // buffers of a pass, on every shard
 	Loading   int64 // what loading needs beyond the weights, on every shard; it is given back before Scratch is used
+	Log       int64 // activations of one position that a shard keeps for replay
 	Context   int   // positions of a sequence
 	Parallel  int   // sequences cached at once
 }
@@ -56,6 +57,9 @@ func (s *Shape) Validate() error {
 			return fmt.Errorf("plan: the sizes of layer %d are not possible", i)
 		}
 	}
+	if s.Log < 0 || s.Log > maxBytes/s.positions() || !add(s.Log*s.positions()) {
+		return errors.New("plan: the size of the activation logs is not possible")
+	}
 	if !add(s.Embedding) || !add(s.Head) || !add(s.Norm) || !add(s.Scratch) || !add(s.Loading) {
 		return errors.New("plan: the sizes of embedding, head, norm or buffers are not possible")
 	}
@@ -66,7 +70,7 @@ func (s *Shape) Validate() error {
 func (s *Shape) positions() int64 { return int64(s.Context) * int64(s.Parallel) }
 
 // working is what a shard needs besides weights and caches.
-func (s *Shape) working() int64 { return max(s.Scratch, s.Loading) }
+func (s *Shape) working() int64 { return max(s.Scratch, s.Loading) + s.Log*s.positions() }
 
 // stage is what a stage of these layers holds; last: it holds the head too.
 func (s *Shape) stage(layers model.Layers, last bool) Stage {

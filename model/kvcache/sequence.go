@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/daisy-llm/daisy/model/kernel"
 )
@@ -12,7 +13,6 @@ import (
 type Sequence struct {
 	pool   *Pool
 	layers []cached
-	length int // of a sequence without layers
 }
 
 // cached is one layer's part.
@@ -39,13 +39,11 @@ func (s *Sequence) Layers() int { return len(s.layers) }
 // Len is the number of positions that are stored in every layer.
 func (s *Sequence) Len() int { return s.LenIn(0, len(s.layers)) }
 
-// LenIn is the number of positions that are stored in every one of the layers [from, to).
+// LenIn is the number of positions that are stored in every one of the layers [from, to). No layer misses any: math.MaxInt
+// of none.
 func (s *Sequence) LenIn(from, to int) int {
-	if from >= to {
-		return s.length
-	}
-	length := s.layers[from].length
-	for l := from + 1; l < to; l++ {
+	length := math.MaxInt
+	for l := from; l < to; l++ {
 		length = min(length, s.layers[l].length)
 	}
 	return length
@@ -94,21 +92,15 @@ func (s *Sequence) Advance(end int) { s.AdvanceIn(0, len(s.layers), end) }
 
 // AdvanceIn is Advance for the layers [from, to) alone.
 func (s *Sequence) AdvanceIn(from, to, end int) {
-	if end < s.LenIn(from, to) {
-		panic(fmt.Sprintf("kvcache: advance from %d to %d", s.LenIn(from, to), end))
-	}
 	for _, c := range s.layers[from:to] {
-		if pages(end) > len(c.pages) {
-			panic(fmt.Sprintf("kvcache: advance to %d without room", end))
+		if end < c.length || pages(end) > len(c.pages) {
+			panic(fmt.Sprintf("kvcache: advance from %d to %d without room", c.length, end))
 		}
 	}
 	s.setLength(from, to, end)
 }
 
 func (s *Sequence) setLength(from, to, length int) {
-	if len(s.layers) == 0 {
-		s.length = length
-	}
 	for l := from; l < to; l++ {
 		s.layers[l].length = length
 	}
@@ -118,7 +110,6 @@ func (s *Sequence) setLength(from, to, length int) {
 // nothing.
 func (s *Sequence) Truncate(length int) {
 	length = max(0, length)
-	s.length = min(s.length, length)
 	for l := range s.layers {
 		c := &s.layers[l]
 		c.length = min(c.length, length)
@@ -139,9 +130,6 @@ func (s *Sequence) Inherit(from *Sequence, offset int) {
 		if k := l + offset; k >= 0 && k < len(from.layers) {
 			s.layers[l], from.layers[k] = from.layers[k], s.layers[l]
 		}
-	}
-	if len(s.layers) == 0 && len(from.layers) == 0 {
-		s.length = from.length
 	}
 	from.Free()
 }

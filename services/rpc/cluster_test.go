@@ -168,6 +168,7 @@ type line struct {
 	hops    []*rpc.Hop
 	vocab   int
 	turn    map[pass.SequenceID]uint32
+	epoch   pass.Epoch
 }
 
 var planID = pass.PlanID{Number: 1, Leader: "test"}
@@ -195,15 +196,16 @@ func startCut(t testing.TB, path string, cut func(layers int) []int, cache kvcac
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &line{vocab: cfg.Vocab, turn: map[pass.SequenceID]uint32{}}
+	l := &line{vocab: cfg.Vocab, turn: map[pass.SequenceID]uint32{}, epoch: 1}
 	pc := pipeline.Config{Coordinator: "test", Plan: planID, Hidden: cfg.Hidden, Passes: new(atomic.Uint64)}
+	var made atomic.Pointer[pipeline.Pipeline]
 	cuts := cut(cfg.Layers)
 	stages := len(cuts) - 1
 	for i := range stages {
 		w := startWorker(t, fmt.Sprintf("s%d", i), path, o)
 		h := dial(t, w, func(peer string, err error) {
-			if l.Pipeline != nil {
-				l.Break(fmt.Errorf("%s: %w", peer, err))
+			if p := made.Load(); p != nil {
+				p.Break(fmt.Errorf("%s: %w", peer, err))
 			}
 		})
 		layers := model.Layers{First: model.LayerIndex(cuts[i]), Last: model.LayerIndex(cuts[i+1])}
@@ -221,6 +223,7 @@ func startCut(t testing.TB, path string, cut func(layers int) []int, cache kvcac
 	if l.Pipeline, err = pipeline.New(pc); err != nil {
 		t.Fatal(err)
 	}
+	made.Store(l.Pipeline)
 	l.ended = run(t, l.Pipeline)
 	return l
 }
@@ -245,7 +248,7 @@ func (l *line) begin(t testing.TB, id pass.SequenceID, prompt int) {
 // run takes a sequence on by some tokens and returns what came of it.
 func (l *line) run(t testing.TB, id pass.SequenceID, first token.Position, tokens []token.ID, wants pass.Wants) pass.Output {
 	t.Helper()
-	e := pass.Entry{Sequence: id, Epoch: 1, Turn: l.turn[id], First: first, Count: len(tokens), Tokens: tokens, Wants: wants}
+	e := pass.Entry{Sequence: id, Epoch: l.epoch, Turn: l.turn[id], First: first, Count: len(tokens), Tokens: tokens, Wants: wants}
 	l.turn[id]++
 	ticket, err := l.Send(t.Context(), pipeline.Trace{}, []pass.Entry{e})
 	if err != nil {

@@ -220,8 +220,18 @@ func TestAnEpochKeepsAPrefix(t *testing.T) {
 		t.Error("an epoch began twice")
 	}
 	keep.Epoch, keep.Keep, keep.Tokens = 3, 200, make([]token.ID, 200)
+	begun, err = l.Begin(t.Context(), keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stage := range begun {
+		if len(stage.Cached) != 1 || int(stage.Cached[0].Positions) != len(ids) {
+			t.Errorf("of %d positions that were cached, %v are kept", len(ids), stage)
+		}
+	}
+	keep.Epoch, keep.Keep = 4, 300
 	if _, err := l.Begin(t.Context(), keep); err == nil {
-		t.Error("an epoch keeps more than is cached")
+		t.Error("an epoch keeps positions without their tokens")
 	}
 	if _, err := l.Begin(t.Context(), pass.Begin{Sequence: 4, Epoch: 1, Sampling: sample.Params{Temperature: float32(math.NaN())}}); err == nil {
 		t.Error("a temperature that is no number was accepted")

@@ -38,7 +38,7 @@ func TestOppositeOrders(t *testing.T) {
 		for i, layers := range halves {
 			w := workers[(c+i)%2]
 			h := dialAs(t, name, w, o, nil)
-			err := h.Load(ctx, pass.Load{Plan: pc.Plan, Layers: layers, First: i == 0, Last: i == 1, Context: positions, Parallel: sequences}, func(pass.LoadProgress) {})
+			err := h.Load(ctx, pass.Load{Plan: pc.Plan, Layers: layers, First: i == 0, Last: i == 1, Context: positions, Parallel: 2 * sequences}, func(pass.LoadProgress) {})
 			if err != nil {
 				t.Fatal(err)
 			}
