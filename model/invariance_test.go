@@ -28,7 +28,7 @@ func answer(t *testing.T, c *chain, prompt []token.ID, chunk int) []float32 {
 		position++
 	}
 	for _, cache := range s {
-		if cache.Len() != position {
+		if cache.Layers() > 0 && cache.Len() != position {
 			t.Errorf("%d positions are cached, want %d", cache.Len(), position)
 		}
 		cache.Free()
