@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
@@ -78,11 +77,11 @@ func deviation(t *testing.T, got, want *chain, prompt []token.ID) float64 {
 	return math.Sqrt(difference / size)
 }
 
-// TestBlocksOf256 runs a model with the formats whose blocks are wider than the golden models' rows, mixed as they are in
-// published files.
-func TestBlocksOf256(t *testing.T) {
-	g := openGolden(t, "llama")
-	x := fixtureOf(t, g)
+// blocksOf256 is a small llama with the formats whose blocks are wider than the golden models' rows, mixed as they are in
+// published files. Its embedding, to which the head is tied, is of the type given.
+func blocksOf256(t testing.TB, embedding gguf.Type) *fixture {
+	t.Helper()
+	x := fixtureOf(t, openGolden(t, "llama"))
 	for key, n := range map[string]uint32{
 		"block_count": 2, "embedding_length": 256, "feed_forward_length": 512, "rope.dimension_count": 64, "vocab_size": 100,
 	} {
@@ -93,6 +92,7 @@ func TestBlocksOf256(t *testing.T) {
 	add := func(name string, tt gguf.Type, rows, cols int) {
 		x.tensors = append(x.tensors, gguf.Tensor{Name: name, Dims: []int{cols, rows}, Type: tt, Data: randomBlocks(r, tt, rows*cols/256)})
 	}
+	add("token_embd.weight", embedding, 100, 256)
 	for _, layer := range []string{"blk.0.", "blk.1."} {
 		x.add(layer+"attn_norm.weight", 256).add(layer+"ffn_norm.weight", 256)
 		add(layer+"attn_q.weight", gguf.Q4_K, 256, 256)
@@ -104,26 +104,27 @@ func TestBlocksOf256(t *testing.T) {
 		add(layer+"ffn_down.weight", gguf.Q6_K, 256, 512)
 	}
 	x.add("output_norm.weight", 256)
+	return x
+}
+
+func TestBlocksOf256(t *testing.T) {
 	prompt := []token.ID{1, 99, 7, 7, 50}
-	for _, embedding := range []gguf.Type{gguf.Q6_K, gguf.Q4_K, gguf.Q5_K} { // and the head, which is tied to it
+	for _, embedding := range []gguf.Type{gguf.Q6_K, gguf.Q4_K, gguf.Q5_K} {
 		t.Run(embedding.String(), func(t *testing.T) {
-			x.drop("token_embd.weight")
-			add("token_embd.weight", embedding, 100, 256)
-			g.file = x.parse(t)
-			var err error
-			if g.cfg, err = ReadConfig(g.file); err != nil {
-				t.Fatal(err)
-			}
+			x := blocksOf256(t, embedding)
+			file := x.parse(t)
 			if embedding == gguf.Q6_K {
-				checkOneAnswer(t, g, kvcache.F16, prompt)
+				cfg, err := ReadConfig(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkOneAnswer(t, &golden{file: file, cfg: cfg}, kvcache.F16, prompt)
 			}
-			flat := *x
-			flat.tensors = slices.Clone(x.tensors)
-			for i := range flat.tensors {
-				flat.tensors[i] = plain(t, flat.tensors[i])
+			for i := range x.tensors {
+				x.tensors[i] = plain(t, x.tensors[i])
 			}
-			got := newChain(t, g.file, nil, kvcache.F32, Options{Threads: 1})
-			want := newChain(t, flat.parse(t), nil, kvcache.F32, Options{Threads: 1})
+			got := newChain(t, file, nil, kvcache.F32, Options{Threads: 1})
+			want := newChain(t, x.parse(t), nil, kvcache.F32, Options{Threads: 1})
 			if r := deviation(t, got, want, prompt); !(r <= 0.05) {
 				t.Errorf("logits deviate by %.2g of their size from those of the same weights as float32", r)
 			}
