@@ -1,9 +1,11 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -48,8 +50,9 @@ func (o *Options) fill() error {
 	return nil
 }
 
-// LoadBlock reads the tensors of a block from the file and packs them, in parallel, into memory off the Go heap; the file's
-// pages are released as it goes. The file must stay open as long as the Block is used, if it embeds. cfg is the file's.
+// LoadBlock reads the tensors of a block once, in the order of the file, and packs them, in parallel, into memory off the Go
+// heap; the file's pages are released as it goes. The file must stay open as long as the Block is used, if it embeds. cfg is
+// the file's.
 func LoadBlock(ctx context.Context, f *gguf.File, cfg *Config, layers Layers, o Options) (*Block, error) {
 	b, err := loadBlock(ctx, f, cfg, layers, o)
 	if err != nil {
@@ -112,6 +115,7 @@ func loadBlock(ctx context.Context, f *gguf.File, cfg *Config, layers Layers, o 
 	if err := b.makeScratch(uses, o.Threads); err != nil {
 		return nil, err
 	}
+	f.ReleaseAll() // what describing it, and reading ahead, have left
 	b.start(o.Threads)
 	return b, nil
 }
@@ -176,6 +180,7 @@ func loadPieces(ctx context.Context, f *gguf.File, pieces []piece, o Options) er
 	if len(jobs) == 0 {
 		return ctx.Err()
 	}
+	slices.SortStableFunc(jobs, func(a, b job) int { return cmp.Compare(a.matrix.sources[0].Offset, b.matrix.sources[0].Offset) })
 	return pack(ctx, f, jobs, o, total)
 }
 
@@ -186,17 +191,20 @@ const jobBytes = 1 << 20
 type job struct {
 	matrix   *matrix
 	data     [][]byte // of all its sources
-	left     *atomic.Int32
-	from, to int // groups
+	from, to int      // groups
 	bytes    int64
+}
+
+// jobGroups is how many groups of the matrix a job packs, and the memory that each takes.
+func (m *matrix) jobGroups() (groups, bytes int) {
+	bytes = kernel.PackedSize(m.Format, m.Rows, m.Cols) / m.Groups()
+	return max(1, jobBytes/bytes), bytes
 }
 
 // jobs cuts the packing of a matrix.
 func (m *matrix) jobs() []job {
 	groups := m.Groups()
-	bytes := m.Bytes() / groups
-	step := max(1, jobBytes/bytes)
-	left := new(atomic.Int32)
+	step, bytes := m.jobGroups()
 	var data [][]byte
 	for _, t := range m.sources {
 		data = append(data, t.Data)
@@ -204,10 +212,23 @@ func (m *matrix) jobs() []job {
 	var jobs []job
 	for from := 0; from < groups; from += step {
 		to := min(from+step, groups)
-		jobs = append(jobs, job{m, data, left, from, to, int64((to - from) * bytes)})
+		jobs = append(jobs, job{m, data, from, to, int64((to - from) * bytes)})
 	}
-	left.Store(int32(len(jobs)))
 	return jobs
+}
+
+// release gives back the file's pages of what the job has packed. A neighbour that still reads from a page at the edge finds it
+// in the page cache.
+func (j *job) release(f *gguf.File) {
+	from, to := j.from*kernel.Lanes, min(j.to*kernel.Lanes, j.matrix.Rows)
+	for _, t := range j.matrix.sources {
+		rows := t.Rows()
+		if first, last := max(from, 0), min(to, rows); first < last {
+			bytes := len(t.Data) / rows
+			f.Release(t, first*bytes, last*bytes)
+		}
+		from, to = from-rows, to-rows
+	}
 }
 
 // pack does the jobs on as many goroutines as there are threads.
@@ -226,11 +247,7 @@ func pack(ctx context.Context, f *gguf.File, jobs []job, o Options, total int64)
 			}
 			j := &jobs[i]
 			j.matrix.Pack(j.from, j.to, j.data...)
-			if j.left.Add(-1) == 0 {
-				for _, t := range j.matrix.sources {
-					f.Release(t)
-				}
-			}
+			j.release(f)
 			if o.Progress != nil {
 				report.Lock()
 				done += j.bytes

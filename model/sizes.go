@@ -13,7 +13,7 @@ type Sizes struct {
 	Embedding int64   // the token embedding, of which the first block looks rows up in the mapped file: nothing is copied
 	Head      int64   // packed output head, also where it is tied to the embedding
 	Norm      int64   // final norm
-	Loading   int64   // what loading maps of the file at once, beyond the packed copy: a guess for one thread
+	Loading   int64   // what each thread that loads maps of the file at once, beyond the packed copy
 
 	cfg   *Config
 	needs needs
@@ -44,9 +44,8 @@ func SizesOf(f *gguf.File, cfg *Config) (*Sizes, error) {
 func (s *Sizes) add(matrices []*matrix) {
 	for _, m := range matrices {
 		s.needs.add(m.Format)
-		for _, t := range m.sources {
-			s.Loading = max(s.Loading, int64(len(t.Data)))
-		}
+		groups, bytes := m.jobGroups()
+		s.Loading = max(s.Loading, int64(groups*bytes))
 	}
 }
 

@@ -70,7 +70,7 @@ func planShape(name string, cfg *model.Config, sizes *model.Sizes, o shapeOption
 		Head:      sizes.Head,
 		Norm:      sizes.Norm,
 		Scratch:   sizes.Scratch(shard.MaxRows, max(1, o.Threads)) + shard.MaxHeadRows*int64(cfg.Vocab)*4,
-		Loading:   sizes.Loading,
+		Loading:   sizes.Loading * int64(max(1, o.Threads)),
 		Log:       kvcache.LogBytes(cfg.Hidden, kvcache.PagePositions) / kvcache.PagePositions,
 		Context:   context,
 		Parallel:  o.Parallel,

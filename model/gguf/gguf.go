@@ -161,13 +161,15 @@ func (f *File) Tensors() []Tensor { return f.tensors }
 // Keys lists the metadata keys in file order.
 func (f *File) Keys() []string { return slices.Clone(f.keys) }
 
-// Release tells the kernel that a tensor's pages are not needed for now, so that they leave this process's resident memory:
-// for use after repacking. The data stays readable, at the price of reading it from the file again. It does nothing where
-// the system has no such call.
-func (f *File) Release(t *Tensor) {
-	end := t.Offset + int64(len(t.Data))
-	if f.mapped && t.Offset >= 0 && end <= int64(len(f.data)) {
-		releasePages(f.data, int(t.Offset), int(end))
+// Release tells the kernel that the pages of t.Data[from:to] are not needed for now, so that they leave this process's
+// resident memory: for use after repacking. The data stays readable, at the price of reading it from the file again. It does
+// nothing where the system has no such call.
+func (f *File) Release(t *Tensor, from, to int) {
+	if from < 0 || to > len(t.Data) {
+		panic(fmt.Sprintf("gguf: release bytes %d to %d of the %d of %s", from, to, len(t.Data), t.Name))
+	}
+	if f.mapped {
+		releasePages(f.data, int(t.Offset)+from, int(t.Offset)+to)
 	}
 }
 
