@@ -49,7 +49,7 @@ type Config struct {
 	Load      pass.Load  // what all shards' Loads have in common: all but plan, layers and ends
 	Tokenizer *tokenizer.Tokenizer
 
-	Shards     int // to wait for before the first plan is made
+	Shards     int // that the first plan waits for, and no longer; 0: one, and those that come soon after it
 	MaxWaiting int // requests that may wait for one of Shape.Parallel places; more are refused with ErrBusy
 
 	// Dial makes the link to a shard, which Run will bring to life; it calls fault when the shard reports that passes were
@@ -67,8 +67,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Name == "" || c.Model == nil || c.Tokenizer == nil || c.Dial == nil || c.Tracer == nil || c.Log == nil:
 		return errors.New("coordinator with a part missing: name, model configuration, tokenizer, dial, tracer or log")
-	case c.Shards < 1 || c.Shards > pass.MaxStages:
-		return fmt.Errorf("coordinator of %d shards: ask for 1 to %d", c.Shards, pass.MaxStages)
+	case c.Shards < 0 || c.Shards > pass.MaxStages:
+		return fmt.Errorf("coordinator of %d shards: ask for 1 to %d, or for 0: as many as come", c.Shards, pass.MaxStages)
 	case c.MaxWaiting < 0:
 		return fmt.Errorf("coordinator with %d requests waiting", c.MaxWaiting)
 	case c.Tokenizer.Size() > c.Model.Vocab:

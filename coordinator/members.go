@@ -155,7 +155,7 @@ func (o *operator) greet(m *member, err error) {
 	}
 	m.ready, m.told = true, false
 	switch {
-	case !o.started && len(o.usable()) == o.c.cfg.Shards && o.c.cfg.Shards > 1:
+	case !o.started && len(o.usable()) == o.c.cfg.Shards:
 		o.settle.Reset(0) // all that were asked for
 	case !o.started || o.current != nil:
 		o.settle.Reset(settleTime)

@@ -89,8 +89,8 @@ func (o *operator) replan(ctx context.Context) {
 		return // the last of them says idle
 	}
 	roster := o.usable()
-	if !o.started && len(roster) < o.c.cfg.Shards {
-		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), o.c.cfg.Shards))
+	if asked := max(1, o.c.cfg.Shards); !o.started && len(roster) < asked {
+		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), asked))
 		return
 	}
 	next, err := plan.Solve(roster, o.c.cfg.Shape, o.plan, plan.Options{Leader: o.c.cfg.Name})

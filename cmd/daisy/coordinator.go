@@ -38,12 +38,13 @@ type coordinatorOptions struct {
 	Advertise string
 	Join      []string
 	Name      string
-	Shards    int // to wait for before the first plan
+	Shards    int // that the first plan waits for; 0: one, and those that come soon after it
 	Context   int // 0: the default
 	CacheType string
 	Parallel  int
 	Insecure  bool
 	Quiet     bool // nothing but warnings is of interest
+	Brief     bool // nobody is to be told when it ends
 	env       environment
 }
 
@@ -84,7 +85,7 @@ func newCoordinatorCommand(c *cli) *cobra.Command {
 	f.StringVar(&o.Advertise, "advertise", "", "`HOST[:PORT]` at which shards reach this coordinator (default: the address it listens on)")
 	f.StringSliceVar(&o.Join, "join", nil, "`HOST:PORT` of a member of a running cluster; several may be given")
 	f.StringVar(&o.Name, "name", "", "name in the cluster, unique (default: the machine's name and the process id)")
-	f.IntVarP(&o.Shards, "shards", "n", 1, "shards to wait for before the first plan is made")
+	f.IntVarP(&o.Shards, "shards", "n", 0, "shards that the first plan waits for (default: one, and those that come soon after it)")
 	f.IntVarP(&o.Context, "context", "c", 0, contextUsage)
 	f.IntVar(&o.Parallel, "parallel", defaultParallel, "sequences that are cached at once")
 	f.StringVar(&o.CacheType, "cache-type", "f16", "how keys and values are kept: f16 or f32")
@@ -130,13 +131,17 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 		return err
 	}
 	defer port.Close()
-	members, err := cluster.New(cluster.Config{
+	gossip := cluster.Config{
 		Self: plan.Member{
 			Name: name, Role: plan.Coordinator, PID: os.Getpid(), State: plan.Joining,
 			Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
 		},
 		Port: port, Advertise: o.Advertise, Join: o.Join, Log: log,
-	})
+	}
+	if o.Brief {
+		gossip.Timing.Leave = time.Nanosecond
+	}
+	members, err := cluster.New(gossip)
 	if err != nil {
 		return err
 	}

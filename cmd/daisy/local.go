@@ -40,6 +40,7 @@ type localOptions struct {
 	Kernels   string
 	Insecure  bool
 	Quiet     bool // the shards' log lines are kept for errors, not shown
+	Brief     bool // it lives for one purpose: no other process is meant to join it, or to be told when it ends
 }
 
 func (o *localOptions) bind(cmd *cobra.Command, env environment, listen string) {
@@ -160,7 +161,7 @@ func (c *cli) withCluster(ctx context.Context, o localOptions, use func(context.
 func (o *localOptions) coordinator(env environment) coordinatorOptions {
 	return coordinatorOptions{
 		Model: o.Model, Listen: o.Listen, Shards: o.Shards, Context: o.Context, CacheType: o.CacheType, Parallel: o.Parallel,
-		Insecure: o.Insecure, Quiet: o.Quiet, env: env,
+		Insecure: o.Insecure, Quiet: o.Quiet, Brief: o.Brief, env: env,
 	}
 }
 

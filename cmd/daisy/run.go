@@ -57,7 +57,7 @@ The answer goes to standard output, everything else to standard error.`,
 			if err != nil {
 				return err
 			}
-			o.Quiet = c.logLevel != "debug"
+			o.Quiet, o.Brief = c.logLevel != "debug", true
 			return c.withCluster(cmd.Context(), o.localOptions, func(ctx context.Context, l *localCluster, s coordinator.Status) error {
 				request := chatRequest{Model: s.Model, samplingOptions: o.sampling(cmd)}
 				if o.System != "" {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel"
@@ -145,7 +146,11 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 		Name: name, Role: plan.Shard, PID: os.Getpid(), Cores: threads, Memory: memory, Speed: speed,
 		Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
 	}
-	members, err := cluster.New(cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, Log: log})
+	gossip := cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, Log: log}
+	if o.ParentPipe { // it ends with the coordinator and all its siblings: nobody is left to be told
+		gossip.Timing.Leave = time.Nanosecond
+	}
+	members, err := cluster.New(gossip)
 	if err != nil {
 		return err
 	}
