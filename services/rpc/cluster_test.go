@@ -67,7 +67,9 @@ type workerOptions struct {
 	grant    pass.Grant
 	memory   int64
 	open     func(context.Context, pass.Load) (*gguf.File, error)
-	window   int32 // bytes of every connection's and stream's flow control; 0: gRPC's choice
+	window   int32       // bytes of every connection's and stream's flow control; 0: gRPC's choice
+	kernels  *kernel.Set // nil: the fastest
+	threads  int         // 0: one
 }
 
 func (o workerOptions) dial() []grpc.DialOption {
@@ -96,11 +98,14 @@ func startWorker(t testing.TB, name, path string, o workerOptions) *worker {
 	if o.open == nil {
 		o.open = func(context.Context, pass.Load) (*gguf.File, error) { return gguf.Open(path) }
 	}
+	if o.kernels == nil {
+		o.kernels = kernel.Best()
+	}
 	log := slog.New(slog.DiscardHandler)
 	rows := &pass.RowPool{}
 	outlet := rpc.NewOutlet(rows, o.grant, log, o.dial()...)
 	s, err := shard.New(shard.Config{
-		Name: name, Kernels: kernel.Best(), Threads: 1, Memory: o.memory, Grant: o.grant,
+		Name: name, Kernels: o.kernels, Threads: max(1, o.threads), Memory: o.memory, Grant: o.grant,
 		Open: o.open, Outlet: outlet, Rows: rows, Tracer: noop.NewTracerProvider().Tracer(""), Log: log,
 	})
 	if err != nil {
