@@ -9,7 +9,7 @@ import (
 // Activations are the right-hand side of products: tokens x cols, prepared for weights of one format. They are a view of
 // the caller's memory: two workers that make the same view over the same memory share it.
 //
-// Tokens lie in panels of nearly equal width, at most the Set's. A panel of n tokens holds, for quantised weights, one
+// Tokens lie in panels of nearly equal width, at most the Set's, or 16 where it has tiles. A panel of n tokens holds, for quantised weights, one
 // record for each block of 32 columns:
 //
 //	n x 32 int8     values, from -127 to 127
@@ -48,14 +48,32 @@ func (s *Set) Activations(memory []byte, f Format, tokens, cols int) Activations
 	if uintptr(unsafe.Pointer(&memory[0]))%4 != 0 {
 		panic("kernel: activations in memory that is not aligned")
 	}
-	return Activations{tokens, cols, f.Quantized(), (tokens + s.width - 1) / s.width, memory[:size:size]}
+	return Activations{tokens, cols, f.Quantized(), s.panels(f, tokens), memory[:size:size]}
 }
 
-// panelStart is the first token of panel p.
-func (a *Activations) panelStart(p int) int { return p * a.Tokens / a.panels }
+// panels is how many panels so many tokens make.
+func (s *Set) panels(f Format, tokens int) int {
+	width := s.width
+	if s.tiled(f, tokens) {
+		width = tiledWidth
+	}
+	return (tokens + width - 1) / width
+}
+
+// panelStart is the first token of panel p. The wider panels come first.
+func (a *Activations) panelStart(p int) int { return p*(a.Tokens/a.panels) + min(p, a.widerPanels()) }
+
+// widerPanels is how many panels have a token more than the others.
+func (a *Activations) widerPanels() int { return a.Tokens % a.panels }
 
 // panelOf is the panel that holds token t.
-func (a *Activations) panelOf(t int) int { return ((t+1)*a.panels - 1) / a.Tokens }
+func (a *Activations) panelOf(t int) int {
+	width, wider := a.Tokens/a.panels, a.widerPanels()
+	if p := t / (width + 1); p < wider {
+		return p
+	}
+	return (t - wider) / width
+}
 
 // panel gives panel p: its first token, its width, and its memory.
 func (a *Activations) panel(p int) (first, n int, data []byte) {

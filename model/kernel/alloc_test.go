@@ -14,7 +14,7 @@ func TestKernelsAllocateNothing(t *testing.T) {
 		v := [4][]float32{gaussian(r, 100), gaussian(r, 100), gaussian(r, 100), gaussian(r, 100)}
 		halves := make([]uint16, 100)
 		for _, f := range allFormats {
-			const rows, tokens = 40, 13
+			const rows, tokens = 40, 33
 			cols := wholeBlocks(f, 64)
 			m := NewMatrix(Aligned(PackedSize(f, rows, cols)), f, rows, cols)
 			src := ordinaryRows(r, f, rows, cols)

@@ -37,5 +37,8 @@
 // gen writes the files *_amd64.s and stubs_amd64.go; never edit them. The tag purego, and every other architecture, has the
 // reference alone.
 //
+// The set amx is avx512, but for products of many tokens with weights of integers: AMX multiplies these by tiles, if the
+// operating system permits.
+//
 // Values are little-endian in memory, as on every machine that Daisy builds for.
 package kernel

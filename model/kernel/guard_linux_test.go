@@ -84,7 +84,7 @@ func TestProductsStayWithinTheirBuffers(t *testing.T) {
 					src := f.bytes(rows * format.RowBytes(cols))
 					copy(src, ordinaryRows(r, format, rows, cols))
 					m.Pack(0, m.Groups(), src)
-					for _, tokens := range []int{1, 3, 5, 12, 13} {
+					for _, tokens := range []int{1, 3, 5, 12, 13, 32, 33, 46} {
 						x, out := f.floats(gaussian(r, tokens*cols)), f.floats(make([]float32, tokens*rows))
 						memory := f.bytes(ActivationBytes(format, tokens, cols))
 						for _, s := range Sets() {

@@ -25,6 +25,10 @@ func (s *Set) MatMul(out []float32, stride int, m Matrix, g0, g1 int, a Activati
 	if a.panelStart(p0) != from || a.panelStart(p1) != to {
 		panic(fmt.Sprintf("kernel: product of tokens %d-%d, which are not whole panels of %d", from, to, a.Tokens))
 	}
+	if s.tiled(m.Format, a.Tokens) {
+		s.multiplyTiles(out, stride, m, g0, g1, a, p0, p1)
+		return
+	}
 	size := m.Format.groupBytes(m.Cols)
 	chunk := max(1, chunkBytes/size)
 	full := min(g1, m.Rows/Lanes)
@@ -38,6 +42,17 @@ func (s *Set) MatMul(out []float32, stride int, m Matrix, g0, g1 int, a Activati
 	if full < g1 { // the last group is not full: its padding must not reach out
 		s.productLast(out, stride, m, a, p0, p1)
 	}
+}
+
+// With few tokens, tiles do not outweigh what it takes to expand the weights for them.
+const (
+	tiledTokens = 32
+	tiledWidth  = 16 // tokens in a panel, at most
+)
+
+// tiled says whether multiplyTiles multiplies weights of format f with so many tokens.
+func (s *Set) tiled(f Format, tokens int) bool {
+	return s.tiles && f.Quantized() && tokens >= tiledTokens
 }
 
 // productLast multiplies the last, partly filled group.

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -94,7 +97,7 @@ func saturating(r *rand.Rand, n int) []float32 {
 // TestProductsMatchReference compares every Set with the reference. The reference takes tokens one at a time, so this also
 // says that a matrix-matrix product is so many matrix-vector products.
 func TestProductsMatchReference(t *testing.T) {
-	shapes := []struct{ rows, cols int }{{1, 32}, {15, 64}, {16, 96}, {17, 32}, {48, 64}, {70, 576}, {130, 96}, {16, 1536}}
+	shapes := []struct{ rows, cols int }{{1, 32}, {15, 64}, {16, 96}, {17, 32}, {48, 64}, {70, 576}, {130, 96}, {33, 1600}}
 	floatShapes := append(shapes, []struct{ rows, cols int }{{1, 1}, {17, 3}, {64, 33}, {81, 7}}...)
 	for _, f := range allFormats {
 		t.Run(f.String(), func(t *testing.T) {
@@ -118,7 +121,7 @@ func TestProductsMatchReference(t *testing.T) {
 					src := rows(r, f, sh.rows, sh.cols)
 					m := NewMatrix(Aligned(PackedSize(f, sh.rows, sh.cols)), f, sh.rows, sh.cols)
 					m.Pack(0, m.Groups(), src)
-					most := 31
+					most := 46
 					if sh.rows*sh.cols <= 48*64 || f.blockSize() == superBlock && sh.cols == 256 {
 						most = 64
 					}
@@ -128,7 +131,7 @@ func TestProductsMatchReference(t *testing.T) {
 						multiply(reference(), want[tok*sh.rows:][:sh.rows], m, x[tok*sh.cols:], 1)
 					}
 					for _, s := range Sets() {
-						for _, tokens := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 31, 64} {
+						for _, tokens := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 31, 32, 33, 37, 41, 46, 64} {
 							if s.isa == isaReference && tokens != 5 || tokens > most {
 								continue
 							}
@@ -246,7 +249,7 @@ func TestNonFiniteActivationsPoison(t *testing.T) {
 // TestSplitsDoNotMatter packs from stacked sources in parts, quantises columns and tokens in parts, and multiplies in parts:
 // nothing may change.
 func TestSplitsDoNotMatter(t *testing.T) {
-	const tokens = 31
+	const tokens = 37
 	for _, f := range allFormats {
 		r := newRandom(9)
 		cols := wholeBlocks(f, 160)
@@ -300,6 +303,67 @@ func TestSplitsDoNotMatter(t *testing.T) {
 						t.Fatalf("%s, %v: wrote beyond the rows", s.Name, f)
 					}
 				}
+			}
+		}
+	}
+}
+
+// TestManyTokens has more panels than one call of the assembly takes, of two widths.
+func TestManyTokens(t *testing.T) {
+	const rows, cols, tokens = 17, 64, 2111
+	for _, f := range []Format{Q8_0, Q4_1, F32} {
+		r := newRandom(11)
+		m := NewMatrix(Aligned(PackedSize(f, rows, cols)), f, rows, cols)
+		m.Pack(0, m.Groups(), ordinaryRows(r, f, rows, cols))
+		x := gaussian(r, tokens*cols)
+		want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
+		multiply(reference(), want, m, x, tokens)
+		for _, s := range fastSets() {
+			multiply(s, got, m, x, tokens)
+			checkBits(t, fmt.Sprintf("%s, %v", s.Name, f), got, want)
+		}
+	}
+}
+
+// TestProductsSurviveInterruption multiplies on more goroutines than there are cores while others collect garbage, which
+// signals threads in the middle of a product and moves stacks: no register and no buffer may suffer.
+func TestProductsSurviveInterruption(t *testing.T) {
+	const rows, cols, tokens, goroutines, rounds = 100, 1600, 70, 8, 20
+	r := newRandom(12)
+	m := NewMatrix(Aligned(PackedSize(Q4_0, rows, cols)), Q4_0, rows, cols)
+	m.Pack(0, m.Groups(), ordinaryRows(r, Q4_0, rows, cols))
+	x := gaussian(r, tokens*cols)
+	want := make([]float32, tokens*rows)
+	multiply(reference(), want, m, x, tokens)
+	for _, s := range fastSets() {
+		var products, collector sync.WaitGroup
+		var done atomic.Bool
+		collector.Go(func() {
+			for !done.Load() {
+				runtime.GC()
+			}
+		})
+		wrong := make([]int, goroutines) // values
+		for g := range goroutines {
+			products.Go(func() {
+				got := make([]float32, tokens*rows)
+				for range rounds {
+					clear(got)
+					multiply(s, got, m, x, tokens)
+					for i, v := range got {
+						if v != want[i] {
+							wrong[g]++
+						}
+					}
+				}
+			})
+		}
+		products.Wait()
+		done.Store(true)
+		collector.Wait()
+		for g, n := range wrong {
+			if n != 0 {
+				t.Errorf("%s: %d values of goroutine %d are wrong", s.Name, n, g)
 			}
 		}
 	}

@@ -8,9 +8,10 @@ import (
 // Set is one implementation of the kernels: the plain Go reference, or assembly for an instruction set. All give the
 // same bits. A Set has no state: any number of goroutines may use it.
 type Set struct {
-	Name  string // reference, avx2, avxvnni, avx512
+	Name  string // reference, avx2, avxvnni, avx512, amx
 	isa   isa
-	width int // tokens in a panel, at most maxWidth
+	width int  // tokens in a panel, at most maxWidth
+	tiles bool // of many tokens, with weights of integers: see multiplyTiles
 }
 
 // isa selects the assembly; an architecture defines its own values beside the reference.

@@ -27,6 +27,9 @@ func architectureSets() []*Set {
 		}
 		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
 			sets = append(sets, &Set{Name: "avx512", isa: isaAVX512, width: widthAVX512})
+			if x.HasAMXTile && x.HasAMXInt8 && mayUseTiles() {
+				sets = append(sets, &Set{Name: "amx", isa: isaAVX512, width: widthAVX512, tiles: true})
+			}
 		}
 	}
 	return sets

@@ -14,6 +14,9 @@ func (s *Set) product(f Format, w, x []byte, n int, out []float32, stride, cols,
 	productReference(f, w, x, n, out, stride, cols, groups)
 }
 
+// No set has tiles.
+func (s *Set) multiplyTiles([]float32, int, Matrix, int, int, Activations, int, int) {}
+
 func (s *Set) sum(acc *lanes, x []float32)        { sumReference(acc, x) }
 func (s *Set) sumSquares(acc *lanes, x []float32) { sumSquaresReference(acc, x) }
 func (s *Set) sumDeviations(acc *lanes, x []float32, mean float32) {

@@ -1987,6 +1987,208 @@ func productAVXVNNI(f Format, n int, w, x *byte, out *float32, stride, steps, gr
 
 const widthAVXVNNI = 4 // tokens of a panel
 
+// expandQ8_0AMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ8_0AMX(dst *byte, w *byte, steps int)
+
+// expandQ4_0AMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ4_0AMX(dst *byte, w *byte, steps int)
+
+// expandQ4_1AMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ4_1AMX(dst *byte, w *byte, steps int)
+
+// expandQ5_0AMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ5_0AMX(dst *byte, w *byte, steps int)
+
+// expandQ4_KAMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ4_KAMX(dst *byte, w *byte, steps int)
+
+// expandQ5_KAMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ5_KAMX(dst *byte, w *byte, steps int)
+
+// expandQ6_KAMX expands records of a group of 16 rows.
+//
+//go:noescape
+func expandQ6_KAMX(dst *byte, w *byte, steps int)
+
+// tilesPlainx11AMX multiplies an expanded group of 16 rows with panels of 11 tokens.
+//
+//go:noescape
+func tilesPlainx11AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesPlainx12AMX multiplies an expanded group of 16 rows with panels of 12 tokens.
+//
+//go:noescape
+func tilesPlainx12AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesPlainx13AMX multiplies an expanded group of 16 rows with panels of 13 tokens.
+//
+//go:noescape
+func tilesPlainx13AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesPlainx14AMX multiplies an expanded group of 16 rows with panels of 14 tokens.
+//
+//go:noescape
+func tilesPlainx14AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesPlainx15AMX multiplies an expanded group of 16 rows with panels of 15 tokens.
+//
+//go:noescape
+func tilesPlainx15AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesPlainx16AMX multiplies an expanded group of 16 rows with panels of 16 tokens.
+//
+//go:noescape
+func tilesPlainx16AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax11AMX multiplies an expanded group of 16 rows with panels of 11 tokens.
+//
+//go:noescape
+func tilesMinimax11AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax12AMX multiplies an expanded group of 16 rows with panels of 12 tokens.
+//
+//go:noescape
+func tilesMinimax12AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax13AMX multiplies an expanded group of 16 rows with panels of 13 tokens.
+//
+//go:noescape
+func tilesMinimax13AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax14AMX multiplies an expanded group of 16 rows with panels of 14 tokens.
+//
+//go:noescape
+func tilesMinimax14AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax15AMX multiplies an expanded group of 16 rows with panels of 15 tokens.
+//
+//go:noescape
+func tilesMinimax15AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesMinimax16AMX multiplies an expanded group of 16 rows with panels of 16 tokens.
+//
+//go:noescape
+func tilesMinimax16AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx11AMX multiplies an expanded group of 16 rows with panels of 11 tokens.
+//
+//go:noescape
+func tilesHalvesx11AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx12AMX multiplies an expanded group of 16 rows with panels of 12 tokens.
+//
+//go:noescape
+func tilesHalvesx12AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx13AMX multiplies an expanded group of 16 rows with panels of 13 tokens.
+//
+//go:noescape
+func tilesHalvesx13AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx14AMX multiplies an expanded group of 16 rows with panels of 14 tokens.
+//
+//go:noescape
+func tilesHalvesx14AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx15AMX multiplies an expanded group of 16 rows with panels of 15 tokens.
+//
+//go:noescape
+func tilesHalvesx15AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// tilesHalvesx16AMX multiplies an expanded group of 16 rows with panels of 16 tokens.
+//
+//go:noescape
+func tilesHalvesx16AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// expandAMX expands so many records of a group.
+func expandAMX(f Format, dst, w *byte, steps int) {
+	switch f {
+	case Q8_0:
+		expandQ8_0AMX(dst, w, steps)
+	case Q4_0:
+		expandQ4_0AMX(dst, w, steps)
+	case Q4_1:
+		expandQ4_1AMX(dst, w, steps)
+	case Q5_0:
+		expandQ5_0AMX(dst, w, steps)
+	case Q4_K:
+		expandQ4_KAMX(dst, w, steps)
+	case Q5_K:
+		expandQ5_KAMX(dst, w, steps)
+	case Q6_K:
+		expandQ6_KAMX(dst, w, steps)
+	}
+}
+
+// tilesAMX multiplies an expanded group of 16 rows with panels of n tokens: out[t*stride+row], or adds to that unless
+// it is the first part of the columns. The panels are skip bytes apart; stride is in bytes; spare is memory for two tiles.
+func tilesAMX(f Format, n int, w, x *byte, out *float32, spare *byte, stride, blocks, panels, skip, first int) {
+	switch f {
+	case Q8_0, Q4_0, Q5_0:
+		switch n {
+		case 11:
+			tilesPlainx11AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 12:
+			tilesPlainx12AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 13:
+			tilesPlainx13AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 14:
+			tilesPlainx14AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 15:
+			tilesPlainx15AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 16:
+			tilesPlainx16AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		}
+	case Q4_1, Q4_K, Q5_K:
+		switch n {
+		case 11:
+			tilesMinimax11AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 12:
+			tilesMinimax12AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 13:
+			tilesMinimax13AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 14:
+			tilesMinimax14AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 15:
+			tilesMinimax15AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 16:
+			tilesMinimax16AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		}
+	case Q6_K:
+		switch n {
+		case 11:
+			tilesHalvesx11AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 12:
+			tilesHalvesx12AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 13:
+			tilesHalvesx13AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 14:
+			tilesHalvesx14AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 15:
+			tilesHalvesx15AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		case 16:
+			tilesHalvesx16AMX(w, x, out, spare, stride, blocks, panels, skip, first)
+		}
+	}
+}
+
+const (
+	expandedBytes = 640 // of a block
+	tileBytes     = 1024
+)
+
 // pauseAMD64 pauses for some tens of nanoseconds, to the benefit of the core's other thread.
 //
 //go:noescape

@@ -1,7 +1,7 @@
 // Command gen writes the assembly of package kernel: run it there, with go generate.
 //
-// It is a plain text generator with registers assigned by hand, because no Go library for this knows the VNNI
-// instructions. Each kernel is written once, over an isa that says how wide a vector is and how a few instructions are
+// It is a plain text generator with registers assigned by hand, because no Go library for this knows VNNI
+// and AMX. Each kernel is written once, over an isa that says how wide a vector is and how a few instructions are
 // called; what it must compute is the reference of the same name in package kernel, operation by operation.
 //
 // Go's operand order is Intel's reversed: VFMADD231PS a, b, c is c += a*b, VSUBPS a, b, c is c = b - a.
@@ -31,7 +31,10 @@ func main() {
 		products(f, i)
 		f.write()
 	}
-	f := newFile(stubs, "pause_amd64.s")
+	f := newFile(stubs, "product_amx_amd64.s")
+	tiles(f)
+	f.write()
+	f = newFile(stubs, "pause_amd64.s")
 	f.function("pauseAMD64", "pauses for some tens of nanoseconds, to the benefit of the core's other thread", nil, nil)
 	f.op("PAUSE")
 	f.ret()

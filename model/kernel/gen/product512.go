@@ -124,43 +124,12 @@ func (f tile512) start(section int) {
 
 // integers adds a section's products to the integer sums.
 func (f tile512) integers(section int, quads []int) {
-	w := f.w
 	vector, upper := -1, -1
 	for _, k := range quads {
-		values := low512
-		if w.bits == 8 {
-			values += k % 2 // the next load need not wait
+		if at := f.w.piece(k); at != vector && section == 0 {
+			f.prefetch(f.n, at)
 		}
-		if at := w.piece(k); at != vector {
-			vector = at
-			if section == 0 {
-				f.prefetch(f.n, at)
-			}
-			if w.bits == 8 {
-				f.op("VMOVDQU64 %d(SI), Z%d", at, values)
-			} else {
-				f.op("VMOVDQU64 %d(SI), Z%d", at, nibbles512)
-			}
-		}
-		switch {
-		case w.bits == 8:
-		case w.bits > 4:
-			at, bit := w.upper(k)
-			if at != upper {
-				upper = at
-				f.op("VMOVDQU64 %d(SI), Z%d", at, upper512)
-			}
-			f.combine(k, bit)
-		case k < 4:
-			f.op("VPANDD Z%d, Z%d, Z%d", lowMask512, nibbles512, low512)
-		case f.split:
-			values = nibbles512
-			f.op("VPANDD Z%d, Z%d, Z%d", mask512, nibbles512, nibbles512)
-		default:
-			values = nibbles512
-			f.op("VPSRLD $4, Z%d, Z%d", nibbles512, nibbles512)
-			f.op("VPANDD Z%d, Z%d, Z%d", lowMask512, nibbles512, nibbles512)
-		}
+		values := f.quad(k, &vector, &upper)
 		for t := range f.n {
 			dot := f.dot(t)
 			if f.split && k >= 4 {
@@ -169,6 +138,40 @@ func (f tile512) integers(section int, quads []int) {
 			f.op("VPDPBUSD.BCST %d(BX), Z%d, %s", f.x.value(t, k), values, dot)
 		}
 	}
+}
+
+// quad makes the integers of quad k, and says in which register. vector and upper are what is loaded of the nibbles and of
+// the bits above them.
+func (f tile512) quad(k int, vector, upper *int) (values int) {
+	w := f.w
+	if w.bits == 8 {
+		values = low512 + k%2 // the next load need not wait
+		f.op("VMOVDQU64 %d(SI), Z%d", w.piece(k), values)
+		return values
+	}
+	if at := w.piece(k); at != *vector {
+		*vector = at
+		f.op("VMOVDQU64 %d(SI), Z%d", at, nibbles512)
+	}
+	switch {
+	case w.bits > 4:
+		at, bit := w.upper(k)
+		if at != *upper {
+			*upper = at
+			f.op("VMOVDQU64 %d(SI), Z%d", at, upper512)
+		}
+		f.combine(k, bit)
+		return low512
+	case k < 4:
+		f.op("VPANDD Z%d, Z%d, Z%d", lowMask512, nibbles512, low512)
+		return low512
+	case f.split:
+		f.op("VPANDD Z%d, Z%d, Z%d", mask512, nibbles512, nibbles512)
+	default:
+		f.op("VPSRLD $4, Z%d, Z%d", nibbles512, nibbles512)
+		f.op("VPANDD Z%d, Z%d, Z%d", lowMask512, nibbles512, nibbles512)
+	}
+	return nibbles512
 }
 
 // combine makes the integers of quad k: its nibbles below its upper bits, which begin at bit.
