@@ -222,7 +222,7 @@ func softmaxTileReference(scores []float32, weights []weight) {
 			maximum = max32(v, maximum)
 		}
 		var acc lanes
-		expAddReference(&acc, line, maximum)
+		expAddReference(&acc, line, line, maximum, 1)
 		weights[i] = weight{maximum, treeSum(&acc)}
 	}
 }

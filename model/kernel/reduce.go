@@ -1,5 +1,7 @@
 package kernel
 
+import "math"
+
 // lanes are the 16 partial results of a reduction: element i of a vector belongs to lane i mod 16.
 type lanes = [Lanes]float32
 
@@ -49,12 +51,33 @@ func maxReference(acc *lanes, x []float32) {
 	}
 }
 
-// expAddReference replaces x by exp(x - shift) and adds it up. No x is above shift.
-func expAddReference(acc *lanes, x []float32, shift float32) {
+// expAddReference computes dst = exp((x - shift) * scale) and adds it up. No argument is positive.
+func expAddReference(acc *lanes, dst, x []float32, shift, scale float32) {
 	for i, v := range x {
-		x[i] = Exp(v - shift)
-		acc[i%Lanes] += x[i]
+		dst[i] = Exp((v - shift) * scale)
+		acc[i%Lanes] += dst[i]
 	}
+}
+
+// largestBitsReference is the largest magnitude, as an integer: infinities and NaN are above all numbers.
+func largestBitsReference(x []float32) uint32 {
+	var bits uint32
+	for _, v := range x {
+		bits = max(bits, math.Float32bits(v)&^(1<<31))
+	}
+	return bits
+}
+
+// aboveReference writes the indices of the values that are at least least, and says how many.
+func aboveReference(indices []int32, x []float32, least float32) int {
+	n := 0
+	for i, v := range x {
+		if v >= least {
+			indices[n] = int32(i)
+			n++
+		}
+	}
+	return n
 }
 
 // findReference is the start of the first sixteen values among which is value, or len(x).

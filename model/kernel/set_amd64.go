@@ -128,15 +128,35 @@ func (s *Set) find(x []float32, value float32) int {
 	return findReference(x, value)
 }
 
-func (s *Set) expAdd(acc *lanes, x []float32, shift float32) {
+func (s *Set) expAdd(acc *lanes, dst, x []float32, shift, scale float32) {
 	switch s.isa {
 	case isaAVX512:
-		expAddAVX512(&acc[0], at(x), len(x), shift)
+		expAddAVX512(&acc[0], at(dst), at(x), len(x), shift, scale)
 	case isaAVX2, isaAVXVNNI:
-		expAddAVX2(&acc[0], at(x), len(x), shift)
+		expAddAVX2(&acc[0], at(dst), at(x), len(x), shift, scale)
 	default:
-		expAddReference(acc, x, shift)
+		expAddReference(acc, dst, x, shift, scale)
 	}
+}
+
+func (s *Set) largestBits(x []float32) uint32 {
+	switch s.isa {
+	case isaAVX512:
+		return uint32(largestBitsAVX512(at(x), len(x)))
+	case isaAVX2, isaAVXVNNI:
+		return uint32(largestBitsAVX2(at(x), len(x)))
+	}
+	return largestBitsReference(x)
+}
+
+func (s *Set) above(indices []int32, x []float32, least float32) int {
+	switch s.isa {
+	case isaAVX512:
+		return aboveAVX512(at(indices), at(x), len(x), least)
+	case isaAVX2, isaAVXVNNI:
+		return aboveAVX2(at(indices), at(x), len(x), least)
+	}
+	return aboveReference(indices, x, least)
 }
 
 func (s *Set) scaleMul(dst, x, w []float32, scale float32) {

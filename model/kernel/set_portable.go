@@ -22,9 +22,15 @@ func (s *Set) sumSquares(acc *lanes, x []float32) { sumSquaresReference(acc, x) 
 func (s *Set) sumDeviations(acc *lanes, x []float32, mean float32) {
 	sumDeviationsReference(acc, x, mean)
 }
-func (s *Set) max(acc *lanes, x []float32)                   { maxReference(acc, x) }
-func (s *Set) find(x []float32, value float32) int           { return findReference(x, value) }
-func (s *Set) expAdd(acc *lanes, x []float32, shift float32) { expAddReference(acc, x, shift) }
+func (s *Set) max(acc *lanes, x []float32)         { maxReference(acc, x) }
+func (s *Set) find(x []float32, value float32) int { return findReference(x, value) }
+func (s *Set) expAdd(acc *lanes, dst, x []float32, shift, scale float32) {
+	expAddReference(acc, dst, x, shift, scale)
+}
+func (s *Set) largestBits(x []float32) uint32 { return largestBitsReference(x) }
+func (s *Set) above(indices []int32, x []float32, least float32) int {
+	return aboveReference(indices, x, least)
+}
 
 func (s *Set) scaleMul(dst, x, w []float32, scale float32) { scaleMulReference(dst, x, w, scale) }
 func (s *Set) normalize(dst, x, w, b []float32, mean, scale float32) {

@@ -24,15 +24,25 @@ func sumDeviationsAVX512(acc *float32, x *float32, n int, mean float32)
 //go:noescape
 func maxAVX512(acc *float32, x *float32, n int)
 
-// expAddAVX512 replaces x by exp(x - shift), where that is no positive argument, and adds it to the lanes.
-//
-//go:noescape
-func expAddAVX512(acc *float32, x *float32, n int, shift float32)
-
 // findAVX512 gives the start of the first 16 values of x among which is value, or n.
 //
 //go:noescape
 func findAVX512(x *float32, n int, value float32) (at int)
+
+// expAddAVX512 computes dst = exp((x - shift) * scale), where that is no positive argument, and adds it to the lanes.
+//
+//go:noescape
+func expAddAVX512(acc *float32, dst *float32, x *float32, n int, shift float32, scale float32)
+
+// largestBitsAVX512 gives the largest magnitude of x, as bits.
+//
+//go:noescape
+func largestBitsAVX512(x *float32, n int) (bits int)
+
+// aboveAVX512 writes the indices of the values that are at least least, and says how many.
+//
+//go:noescape
+func aboveAVX512(indices *int32, x *float32, n int, least float32) (count int)
 
 // scaleMulAVX512 computes dst = x * scale * w.
 //
@@ -333,15 +343,25 @@ func sumDeviationsAVX2(acc *float32, x *float32, n int, mean float32)
 //go:noescape
 func maxAVX2(acc *float32, x *float32, n int)
 
-// expAddAVX2 replaces x by exp(x - shift), where that is no positive argument, and adds it to the lanes.
-//
-//go:noescape
-func expAddAVX2(acc *float32, x *float32, n int, shift float32)
-
 // findAVX2 gives the start of the first 16 values of x among which is value, or n.
 //
 //go:noescape
 func findAVX2(x *float32, n int, value float32) (at int)
+
+// expAddAVX2 computes dst = exp((x - shift) * scale), where that is no positive argument, and adds it to the lanes.
+//
+//go:noescape
+func expAddAVX2(acc *float32, dst *float32, x *float32, n int, shift float32, scale float32)
+
+// largestBitsAVX2 gives the largest magnitude of x, as bits.
+//
+//go:noescape
+func largestBitsAVX2(x *float32, n int) (bits int)
+
+// aboveAVX2 writes the indices of the values that are at least least, and says how many.
+//
+//go:noescape
+func aboveAVX2(indices *int32, x *float32, n int, least float32) (count int)
 
 // scaleMulAVX2 computes dst = x * scale * w.
 //

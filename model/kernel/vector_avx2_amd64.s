@@ -433,67 +433,6 @@ blockEnd:
 	VZEROUPPER
 	RET
 
-// func expAddAVX2(acc *float32, x *float32, n int, shift float32)
-TEXT ·expAddAVX2(SB), NOSPLIT, $0-28
-	MOVQ acc+0(FP), DI
-	MOVQ x+8(FP), SI
-	MOVQ n+16(FP), CX
-	SHRQ $4, CX
-	VBROADCASTSS shift+24(FP), Y6
-	VMOVUPS 0(DI), Y4
-	VMOVUPS 32(DI), Y5
-	TESTQ CX, CX
-	JLE blockEnd
-block:
-	VMOVUPS 0(SI), Y0
-	VSUBPS Y6, Y0, Y0
-	VCMPPS $0x11, constants<>+0(SB), Y0, Y15
-	VMULPS constants<>+64(SB), Y0, Y1
-	VROUNDPS $8, Y1, Y1
-	VFNMADD231PS constants<>+96(SB), Y1, Y0
-	VFNMADD231PS constants<>+128(SB), Y1, Y0
-	VCVTPS2DQ Y1, Y1
-	VPSLLD $23, Y1, Y1
-	VBROADCASTSS constants<>+160(SB), Y2
-	VFMADD213PS constants<>+192(SB), Y0, Y2
-	VFMADD213PS constants<>+224(SB), Y0, Y2
-	VFMADD213PS constants<>+256(SB), Y0, Y2
-	VFMADD213PS constants<>+288(SB), Y0, Y2
-	VFMADD213PS constants<>+320(SB), Y0, Y2
-	VFMADD213PS constants<>+320(SB), Y0, Y2
-	VPADDD Y1, Y2, Y0
-	VANDNPS Y0, Y15, Y0
-	VADDPS Y0, Y4, Y4
-	VMOVUPS Y0, 0(SI)
-	VMOVUPS 32(SI), Y0
-	VSUBPS Y6, Y0, Y0
-	VCMPPS $0x11, constants<>+0(SB), Y0, Y15
-	VMULPS constants<>+64(SB), Y0, Y1
-	VROUNDPS $8, Y1, Y1
-	VFNMADD231PS constants<>+96(SB), Y1, Y0
-	VFNMADD231PS constants<>+128(SB), Y1, Y0
-	VCVTPS2DQ Y1, Y1
-	VPSLLD $23, Y1, Y1
-	VBROADCASTSS constants<>+160(SB), Y2
-	VFMADD213PS constants<>+192(SB), Y0, Y2
-	VFMADD213PS constants<>+224(SB), Y0, Y2
-	VFMADD213PS constants<>+256(SB), Y0, Y2
-	VFMADD213PS constants<>+288(SB), Y0, Y2
-	VFMADD213PS constants<>+320(SB), Y0, Y2
-	VFMADD213PS constants<>+320(SB), Y0, Y2
-	VPADDD Y1, Y2, Y0
-	VANDNPS Y0, Y15, Y0
-	VADDPS Y0, Y5, Y5
-	VMOVUPS Y0, 32(SI)
-	ADDQ $64, SI
-	DECQ CX
-	JNZ block
-blockEnd:
-	VMOVUPS Y4, 0(DI)
-	VMOVUPS Y5, 32(DI)
-	VZEROUPPER
-	RET
-
 // func findAVX2(x *float32, n int, value float32) (at int)
 TEXT ·findAVX2(SB), NOSPLIT, $0-32
 	MOVQ x+0(FP), SI
@@ -512,6 +451,144 @@ look:
 	JMP look
 found:
 	MOVQ AX, at+24(FP)
+	VZEROUPPER
+	RET
+
+// func expAddAVX2(acc *float32, dst *float32, x *float32, n int, shift float32, scale float32)
+TEXT ·expAddAVX2(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), DX
+	MOVQ dst+8(FP), DI
+	MOVQ x+16(FP), SI
+	MOVQ n+24(FP), CX
+	SHRQ $4, CX
+	VBROADCASTSS shift+32(FP), Y6
+	VBROADCASTSS scale+36(FP), Y7
+	VMOVUPS 0(DX), Y4
+	VMOVUPS 32(DX), Y5
+	TESTQ CX, CX
+	JLE blockEnd
+block:
+	VMOVUPS 0(SI), Y0
+	VSUBPS Y6, Y0, Y0
+	VMULPS Y7, Y0, Y0
+	VCMPPS $0x11, constants<>+0(SB), Y0, Y15
+	VMULPS constants<>+64(SB), Y0, Y1
+	VROUNDPS $8, Y1, Y1
+	VFNMADD231PS constants<>+96(SB), Y1, Y0
+	VFNMADD231PS constants<>+128(SB), Y1, Y0
+	VCVTPS2DQ Y1, Y1
+	VPSLLD $23, Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y2
+	VFMADD213PS constants<>+192(SB), Y0, Y2
+	VFMADD213PS constants<>+224(SB), Y0, Y2
+	VFMADD213PS constants<>+256(SB), Y0, Y2
+	VFMADD213PS constants<>+288(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VPADDD Y1, Y2, Y0
+	VANDNPS Y0, Y15, Y0
+	VADDPS Y0, Y4, Y4
+	VMOVUPS Y0, 0(DI)
+	VMOVUPS 32(SI), Y0
+	VSUBPS Y6, Y0, Y0
+	VMULPS Y7, Y0, Y0
+	VCMPPS $0x11, constants<>+0(SB), Y0, Y15
+	VMULPS constants<>+64(SB), Y0, Y1
+	VROUNDPS $8, Y1, Y1
+	VFNMADD231PS constants<>+96(SB), Y1, Y0
+	VFNMADD231PS constants<>+128(SB), Y1, Y0
+	VCVTPS2DQ Y1, Y1
+	VPSLLD $23, Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y2
+	VFMADD213PS constants<>+192(SB), Y0, Y2
+	VFMADD213PS constants<>+224(SB), Y0, Y2
+	VFMADD213PS constants<>+256(SB), Y0, Y2
+	VFMADD213PS constants<>+288(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VFMADD213PS constants<>+320(SB), Y0, Y2
+	VPADDD Y1, Y2, Y0
+	VANDNPS Y0, Y15, Y0
+	VADDPS Y0, Y5, Y5
+	VMOVUPS Y0, 32(DI)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	DECQ CX
+	JNZ block
+blockEnd:
+	VMOVUPS Y4, 0(DX)
+	VMOVUPS Y5, 32(DX)
+	VZEROUPPER
+	RET
+
+// func largestBitsAVX2(x *float32, n int) (bits int)
+TEXT ·largestBitsAVX2(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), SI
+	MOVQ n+8(FP), CX
+	SHRQ $4, CX
+	VBROADCASTSS constants<>+480(SB), Y4
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	TESTQ CX, CX
+	JLE blockEnd
+block:
+	VANDPS 0(SI), Y4, Y0
+	VPMAXUD Y0, Y2, Y2
+	VANDPS 32(SI), Y4, Y0
+	VPMAXUD Y0, Y3, Y3
+	ADDQ $64, SI
+	DECQ CX
+	JNZ block
+blockEnd:
+	VPMAXUD Y3, Y2, Y2
+	VEXTRACTF128 $1, Y2, X0
+	VPMAXUD X0, X2, X2
+	VPERMILPS $0x0e, X2, X0
+	VPMAXUD X0, X2, X2
+	VPERMILPS $0x01, X2, X0
+	VPMAXUD X0, X2, X2
+	VMOVD X2, AX
+	MOVQ AX, bits+16(FP)
+	VZEROUPPER
+	RET
+
+// func aboveAVX2(indices *int32, x *float32, n int, least float32) (count int)
+TEXT ·aboveAVX2(SB), NOSPLIT, $0-40
+	MOVQ indices+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	SHRQ $4, CX
+	MOVQ DI, R8
+	VBROADCASTSS least+24(FP), Y3
+	XORL R9, R9
+	TESTQ CX, CX
+	JLE blockEnd
+block:
+	VMOVUPS 0(SI), Y5
+	VCMPPS $0x1d, Y3, Y5, Y5
+	VMOVMSKPS Y5, AX
+	VMOVUPS 32(SI), Y6
+	VCMPPS $0x1d, Y3, Y6, Y6
+	VMOVMSKPS Y6, BX
+	SHLL $8, BX
+	ORL BX, AX
+	JZ none
+bit:
+	BSFL AX, BX
+	ADDL R9, BX
+	MOVL BX, (DI)
+	ADDQ $4, DI
+	LEAL -1(AX), BX
+	ANDL BX, AX
+	JNZ bit
+none:
+	ADDL $16, R9
+	ADDQ $64, SI
+	DECQ CX
+	JNZ block
+blockEnd:
+	SUBQ R8, DI
+	SHRQ $2, DI
+	MOVQ DI, count+32(FP)
 	VZEROUPPER
 	RET
 

@@ -129,19 +129,41 @@ blockEnd:
 	VZEROUPPER
 	RET
 
-// func expAddAVX512(acc *float32, x *float32, n int, shift float32)
-TEXT ·expAddAVX512(SB), NOSPLIT, $0-28
-	MOVQ acc+0(FP), DI
-	MOVQ x+8(FP), SI
-	MOVQ n+16(FP), CX
+// func findAVX512(x *float32, n int, value float32) (at int)
+TEXT ·findAVX512(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), SI
+	MOVQ n+8(FP), CX
+	XORQ AX, AX
+	VBROADCASTSS value+16(FP), Z1
+look:
+	CMPQ AX, CX
+	JGE found
+	VCMPPS $0, (SI)(AX*4), Z1, K1
+	KTESTW K1, K1
+	JNZ found
+	ADDQ $16, AX
+	JMP look
+found:
+	MOVQ AX, at+24(FP)
+	VZEROUPPER
+	RET
+
+// func expAddAVX512(acc *float32, dst *float32, x *float32, n int, shift float32, scale float32)
+TEXT ·expAddAVX512(SB), NOSPLIT, $0-40
+	MOVQ acc+0(FP), DX
+	MOVQ dst+8(FP), DI
+	MOVQ x+16(FP), SI
+	MOVQ n+24(FP), CX
 	SHRQ $4, CX
-	VBROADCASTSS shift+24(FP), Z6
-	VMOVUPS 0(DI), Z4
+	VBROADCASTSS shift+32(FP), Z6
+	VBROADCASTSS scale+36(FP), Z7
+	VMOVUPS 0(DX), Z4
 	TESTQ CX, CX
 	JLE blockEnd
 block:
 	VMOVUPS 0(SI), Z0
 	VSUBPS Z6, Z0, Z0
+	VMULPS Z7, Z0, Z0
 	VCMPPS.BCST $0x11, constants<>+0(SB), Z0, K1
 	VMULPS.BCST constants<>+8(SB), Z0, Z1
 	VRNDSCALEPS $8, Z1, Z1
@@ -159,31 +181,81 @@ block:
 	VPADDD Z1, Z2, Z0
 	VXORPS Z0, Z0, K1, Z0
 	VADDPS Z0, Z4, Z4
-	VMOVUPS Z0, 0(SI)
+	VMOVUPS Z0, 0(DI)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	DECQ CX
+	JNZ block
+blockEnd:
+	VMOVUPS Z4, 0(DX)
+	VZEROUPPER
+	RET
+
+// func largestBitsAVX512(x *float32, n int) (bits int)
+TEXT ·largestBitsAVX512(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), SI
+	MOVQ n+8(FP), CX
+	SHRQ $4, CX
+	VBROADCASTSS constants<>+60(SB), Z4
+	VXORPS Z2, Z2, Z2
+	TESTQ CX, CX
+	JLE blockEnd
+block:
+	VANDPS 0(SI), Z4, Z0
+	VPMAXUD Z0, Z2, Z2
 	ADDQ $64, SI
 	DECQ CX
 	JNZ block
 blockEnd:
-	VMOVUPS Z4, 0(DI)
+	VEXTRACTF64X4 $1, Z2, Y0
+	VPMAXUD Y0, Y2, Y2
+	VEXTRACTF128 $1, Y2, X0
+	VPMAXUD X0, X2, X2
+	VPERMILPS $0x0e, X2, X0
+	VPMAXUD X0, X2, X2
+	VPERMILPS $0x01, X2, X0
+	VPMAXUD X0, X2, X2
+	VMOVD X2, AX
+	MOVQ AX, bits+16(FP)
 	VZEROUPPER
 	RET
 
-// func findAVX512(x *float32, n int, value float32) (at int)
-TEXT ·findAVX512(SB), NOSPLIT, $0-32
-	MOVQ x+0(FP), SI
-	MOVQ n+8(FP), CX
-	XORQ AX, AX
-	VBROADCASTSS value+16(FP), Z1
-look:
-	CMPQ AX, CX
-	JGE found
-	VCMPPS $0, (SI)(AX*4), Z1, K1
-	KTESTW K1, K1
-	JNZ found
-	ADDQ $16, AX
-	JMP look
-found:
-	MOVQ AX, at+24(FP)
+// func aboveAVX512(indices *int32, x *float32, n int, least float32) (count int)
+TEXT ·aboveAVX512(SB), NOSPLIT, $0-40
+	MOVQ indices+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	SHRQ $4, CX
+	MOVQ DI, R8
+	VBROADCASTSS least+24(FP), Z3
+	MOVQ $0x0706050403020100, AX
+	VMOVQ AX, X0
+	MOVQ $0x0f0e0d0c0b0a0908, AX
+	VPINSRQ $1, AX, X0, X0
+	VPMOVZXBD X0, Z2
+	MOVL $16, AX
+	VPBROADCASTD AX, Z4
+	TESTQ CX, CX
+	JLE blockEnd
+block:
+	VMOVUPS (SI), Z5
+	VCMPPS $0x1d, Z3, Z5, K1
+	KMOVW K1, AX
+	TESTL AX, AX
+	JZ none
+	VPCOMPRESSD Z2, K1, Z5
+	VMOVDQU32 Z5, (DI)
+	POPCNTL AX, AX
+	LEAQ (DI)(AX*4), DI
+none:
+	VPADDD Z4, Z2, Z2
+	ADDQ $64, SI
+	DECQ CX
+	JNZ block
+blockEnd:
+	SUBQ R8, DI
+	SHRQ $2, DI
+	MOVQ DI, count+32(FP)
 	VZEROUPPER
 	RET
 

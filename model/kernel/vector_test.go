@@ -3,7 +3,9 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
+	"unsafe"
 )
 
 // vectorOperations are all kernels on vectors, over four of them.
@@ -23,7 +25,18 @@ var vectorOperations = []struct {
 	{"GELUErf", func(s *Set, a, b, c, d []float32) { s.GELUErf(a, b) }},
 	{"SoftCap", func(s *Set, a, b, c, d []float32) { s.SoftCap(a, 30) }},
 	{"Softmax", func(s *Set, a, b, c, d []float32) { s.Softmax(a) }},
-	{"LogSumExp", func(s *Set, a, b, c, d []float32) { a[0] = s.LogSumExp(a) }},
+	{"ExpSum", func(s *Set, a, b, c, d []float32) { b[0] = s.ExpSum(a, b, s.Max(b), 0.7) }},
+	{"Finite", func(s *Set, a, b, c, d []float32) {
+		if s.Finite(a) {
+			b[0] = 0.5
+		}
+	}},
+	{"AtLeast", func(s *Set, a, b, c, d []float32) {
+		for i, at := range s.AtLeast(unsafe.Slice((*int32)(unsafe.Pointer(&b[0])), len(b)), a, c[0]) {
+			d[i] = float32(at)
+		}
+		clear(b) // behind what counts, anything may be written
+	}},
 	{"Max", func(s *Set, a, b, c, d []float32) { a[0] = s.Max(a) }},
 	{"ArgMax", func(s *Set, a, b, c, d []float32) { a[0] = float32(s.ArgMax(a)) }},
 	{"RoPE halves", func(s *Set, a, b, c, d []float32) {
@@ -112,12 +125,12 @@ func TestVectorsAgainstFloat64(t *testing.T) {
 				}},
 			{"Softmax", func(dst []float32) { copy(dst, x); s.Softmax(dst) },
 				func(i int) float64 { return math.Exp(float64(x[i])-largest) / exps }},
-			{"LogSumExp", func(dst []float32) { copy(dst, x); dst[0] = s.LogSumExp(append([]float32{}, x...)) },
+			{"ExpSum", func(dst []float32) { dst[0] = s.ExpSum(dst, x, float32(largest), 1) },
 				func(i int) float64 {
 					if i == 0 {
-						return largest + math.Log(exps)
+						return exps
 					}
-					return float64(x[i])
+					return math.Exp(float64(x[i]) - largest)
 				}},
 			{"SwiGLU", func(dst []float32) { s.SwiGLU(dst, x, w) },
 				func(i int) float64 { return float64(x[i]) / (1 + math.Exp(-float64(x[i]))) * float64(w[i]) }},
@@ -192,6 +205,35 @@ func TestArgMax(t *testing.T) {
 		} {
 			if got := s.ArgMax(c.x); got != c.want {
 				t.Errorf("%s: ArgMax(%v) is %d, want %d", s.Name, c.x, got, c.want)
+			}
+		}
+	}
+}
+
+func TestFiniteAndAtLeast(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, s := range Sets() {
+		for _, n := range []int{1, 15, 16, 17, 100, 4099} {
+			x, indices := gaussian(newRandom(uint64(n)), n), make([]int32, n)
+			if !s.Finite(x) {
+				t.Errorf("%s: %d numbers are not finite", s.Name, n)
+			}
+			for _, at := range []int{0, n / 2, n - 1} {
+				for _, bad := range []float32{nan, infinity, -infinity} {
+					y := append([]float32{}, x...)
+					if y[at] = bad; s.Finite(y) {
+						t.Errorf("%s: %d values with %g at %d are finite", s.Name, n, bad, at)
+					}
+					var want []int32
+					for i, v := range y {
+						if v >= x[0] {
+							want = append(want, int32(i))
+						}
+					}
+					if got := s.AtLeast(indices, y, x[0]); !slices.Equal(got, want) {
+						t.Errorf("%s: of %d values with %g at %d, those from %g on are %v, want %v", s.Name, n, bad, at, x[0], got, want)
+					}
+				}
 			}
 		}
 	}

@@ -17,9 +17,10 @@
 //  9. one draw: tokens in the order of their ids, each as wide as its probability
 //
 // Invariant: the token is a function of logits, parameters, the tokens so far and the seed alone. Probabilities come from
-// the kernels' exp, or for the few that top-k leaves from this package's own, are summed in float64 in the order of ids,
-// and compared with one number of a counter-based generator keyed by (seed, choice, position): the bits are the same on
-// every CPU, and no state is carried from one token to the next.
+// the kernels' exp, or for the few that top-k leaves from this package's own. Their sums are taken in float64 in the order of
+// ids, those of a whole vocabulary by spans of 256, each added up by the kernels. One number of a counter-based generator keyed by
+// (seed, choice, position) is compared with them: the bits are the same on every CPU, and no state is carried from one token
+// to the next.
 //
 // It refuses logits that are not finite and parameters out of bounds, with an error that says which.
 package sample

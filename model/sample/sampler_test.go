@@ -121,7 +121,7 @@ func TestDrawsFollowProbabilities(t *testing.T) {
 func TestKeptSets(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 400 {
-		logits := randomLogits(1+random.IntN(300), uint64(round))
+		logits := randomLogits(1+random.IntN(3000), uint64(round))
 		if round%3 == 0 { // many ties
 			for i := range logits {
 				logits[i] = float32(int(logits[i]))
@@ -133,7 +133,13 @@ func TestKeptSets(t *testing.T) {
 		}
 		want := probabilities(logits, p)
 		s := New(kernel.Best(), 0)
-		s.draw(logits, slices.Max(logits), &p, 0)
+		s.grow(len(logits))
+		if _, err := s.highest(logits); err != nil {
+			t.Fatal(err)
+		}
+		if _, cut := s.narrow(logits, slices.Max(logits), &p); !cut {
+			s.listAtLeast(math.SmallestNonzeroFloat32)
+		}
 		total := s.total()
 		got := make([]float64, len(logits))
 		for _, c := range s.candidates {
@@ -185,7 +191,7 @@ func TestPenalties(t *testing.T) {
 		{"bias last", Params{RepetitionPenalty: 2, LogitBias: map[token.ID]float32{0: 1, 4: -3}}, []float32{3, -8, 4, 0.5, -1}},
 	} {
 		logits := []float32{4, -4, 8, 1, 2}
-		s := New(kernel.Best(), 0)
+		s := New(kernel.Best(), len(logits))
 		for range 2 { // the second time finds the scratch as the first left it
 			got, err := s.adjust(&Request{Logits: logits, Params: &c.params, Tokens: tokens, Prompt: 3})
 			if err != nil {
@@ -200,7 +206,7 @@ func TestPenalties(t *testing.T) {
 		}
 	}
 	// The token in the answer and in the prompt counts only where it was generated.
-	s := New(kernel.Best(), 0)
+	s := New(kernel.Best(), 2)
 	got, _ := s.adjust(&Request{Logits: []float32{0, 0}, Params: &Params{FrequencyPenalty: 1}, Tokens: []token.ID{1, 1, 1}, Prompt: 2})
 	if !slices.Equal(got, []float32{0, -1}) {
 		t.Errorf("a token given twice and generated once: %v", got)
@@ -404,16 +410,26 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+// BenchmarkSample is a choice from Gemma 3's vocabulary.
 func BenchmarkSample(b *testing.B) {
-	logits := randomLogits(49152, 1)
-	for name, p := range map[string]Params{
-		"greedy": {}, "temperature": {Temperature: 0.8}, "top-k": {Temperature: 0.8, TopK: 40}, "top-p": {Temperature: 0.8, TopP: 0.95},
-		"min-p": {Temperature: 0.8, MinP: 0.05},
+	logits := randomLogits(262144, 1)
+	for _, c := range []struct {
+		name     string
+		logprobs bool
+		p        Params
+	}{
+		{"greedy", false, Params{}},
+		{"logprobs", true, Params{}},
+		{"temperature", false, Params{Temperature: 0.8}},
+		{"top-k", false, Params{Temperature: 0.8, TopK: 40}},
+		{"top-p", false, Params{Temperature: 0.8, TopP: 0.95}},
+		{"min-p", false, Params{Temperature: 0.8, MinP: 0.05}},
+		{"all", false, Params{Temperature: 0.8, TopK: 64, TopP: 0.95, MinP: 0.05}},
 	} {
-		b.Run(name, func(b *testing.B) {
+		b.Run(c.name, func(b *testing.B) {
 			s := New(kernel.Best(), 0)
 			for b.Loop() {
-				if _, err := s.Sample(&Request{Logits: logits, Params: &p}); err != nil {
+				if _, err := s.Sample(&Request{Logits: logits, Params: &c.p, Logprobs: c.logprobs, Top: 20}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -424,7 +440,10 @@ func BenchmarkSample(b *testing.B) {
 // TestEverySetDrawsTheSame: the kernels' exp has the same bits on every instruction set, and so has the choice.
 func TestEverySetDrawsTheSame(t *testing.T) {
 	logits := randomLogits(5003, 9)
-	for _, p := range []Params{{Temperature: 1}, {Temperature: 0.7, TopP: 0.95}, {Temperature: 1.3, MinP: 0.01}} {
+	for _, p := range []Params{
+		{Temperature: 1}, {Temperature: 0.7, TopP: 0.95}, {Temperature: 1.3, MinP: 0.01}, {Temperature: 0.8, TopK: 40},
+		{Temperature: 1, TopK: 200, TopP: 0.9},
+	} {
 		for position := range 50 {
 			r := &Request{Logits: logits, Params: &p, Tokens: make([]token.ID, position), Prompt: position, Logprobs: true, Top: 5}
 			want := mustSample(t, New(kernel.Sets()[0], 0), r)
@@ -433,6 +452,64 @@ func TestEverySetDrawsTheSame(t *testing.T) {
 				if got.Alternative != want.Alternative || !slices.Equal(got.Top, want.Top) {
 					t.Fatalf("%+v at %d: %s chooses %v, the reference %v", p, position, set.Name, got, want)
 				}
+			}
+		}
+	}
+}
+
+// TestAmong walks the whole vocabulary, by targets that fall into every token's width, and just before and behind it.
+func TestAmong(t *testing.T) {
+	logits := randomLogits(3*span+5, 4)
+	for id := range span { // nothing in the first span has any weight
+		logits[id] = -1000
+	}
+	s := New(kernel.Best(), len(logits))
+	total := s.weighAll(logits, slices.Max(logits), 1)
+	sum := 0.0
+	for id, w := range s.weights {
+		if id%span == 0 {
+			sum = 0
+			for _, v := range s.sums[:id/span] {
+				sum += float64(v)
+			}
+		}
+		if w > 1e-4 {
+			if got := s.among(sum + float64(w)/2); got != token.ID(id) {
+				t.Fatalf("the middle of token %d is token %d's", id, got)
+			}
+		}
+		sum += float64(w)
+	}
+	for _, target := range []float64{0, total * (1 - 0x1p-53)} {
+		if id := s.among(target); s.weights[id] == 0 {
+			t.Errorf("the target %g of %g gives token %d, which has no weight", target, total, id)
+		}
+	}
+}
+
+// TestTiesAtTheCut: of equals, top-k and top-p keep the lower ids, however many there are.
+func TestTiesAtTheCut(t *testing.T) {
+	const vocab = 4096
+	for _, c := range []struct {
+		p    Params
+		want int
+	}{
+		{Params{TopK: 10}, 10}, {Params{TopK: 1000}, 1000}, {Params{TopP: 0.5}, vocab / 2}, {Params{TopK: 10, TopP: 0.5}, 5}, {Params{MinP: 1}, vocab},
+	} {
+		p := c.p
+		p.Temperature = 1
+		logits := make([]float32, vocab)
+		s := New(kernel.Best(), vocab)
+		if _, err := s.highest(logits); err != nil {
+			t.Fatal(err)
+		}
+		s.narrow(logits, 0, &p)
+		if len(s.candidates) != c.want {
+			t.Errorf("%+v keeps %d tokens, want %d", p, len(s.candidates), c.want)
+		}
+		for i, c := range s.candidates {
+			if c.id != token.ID(i) {
+				t.Fatalf("%+v: candidate %d is token %d", p, i, c.id)
 			}
 		}
 	}

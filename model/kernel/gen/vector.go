@@ -57,13 +57,6 @@ func reductions(f *file, i *isa) {
 	reduce("max", "raises the lanes to x where it is larger", nil, func(p int) {
 		f.op("VMAXPS %s, %s, %s", i.v(acc+p), i.v(x), i.v(acc+p)) // a NaN in x leaves the lane
 	})
-	reduce("expAdd", "replaces x by exp(x - shift), where that is no positive argument, and adds it to the lanes", single("shift"), func(p int) {
-		f.op("VSUBPS %s, %s, %s", i.v(extra), i.v(x), i.v(x))
-		i.exp(f, x, t1, t2, true)
-		f.op("VADDPS %s, %s, %s", i.v(x), i.v(acc+p), i.v(acc+p))
-		f.op("VMOVUPS %s, %d(SI)", i.v(x), i.bytes()*p)
-	})
-
 	// find: the index of the first block of 16 that holds value, or n.
 	f.function("find"+i.suffix, "gives the start of the first 16 values of x among which is value, or n",
 		join(pointer("x"), integer("n"), single("value")), integer("at"))
@@ -87,6 +80,123 @@ func reductions(f *file, i *isa) {
 	f.op("JMP look")
 	f.label("found")
 	f.op("MOVQ AX, %s", f.param("at"))
+	f.end()
+	expAdd(f, i)
+	largestBits(f, i)
+	above(f, i)
+}
+
+func expAdd(f *file, i *isa) {
+	const x, t1, t2, acc, shift, scale = 0, 1, 2, 4, 6, 7
+	f.function("expAdd"+i.suffix, "computes dst = exp((x - shift) * scale), where that is no positive argument, and adds it to the lanes",
+		join(pointer("acc", "dst", "x"), integer("n"), single("shift", "scale")), nil)
+	f.load("acc", "DX", "dst", "DI", "x", "SI")
+	f.blocks16()
+	f.op("VBROADCASTSS %s, %s", f.param("shift"), i.v(shift))
+	f.op("VBROADCASTSS %s, %s", f.param("scale"), i.v(scale))
+	for p := range i.parts() {
+		f.op("VMOVUPS %d(DX), %s", i.bytes()*p, i.v(acc+p))
+	}
+	f.loop("block", func() {
+		for p := range i.parts() {
+			f.op("VMOVUPS %d(SI), %s", i.bytes()*p, i.v(x))
+			f.op("VSUBPS %s, %s, %s", i.v(shift), i.v(x), i.v(x))
+			f.op("VMULPS %s, %s, %s", i.v(scale), i.v(x), i.v(x))
+			i.exp(f, x, t1, t2, true)
+			f.op("VADDPS %s, %s, %s", i.v(x), i.v(acc+p), i.v(acc+p))
+			f.op("VMOVUPS %s, %d(DI)", i.v(x), i.bytes()*p)
+		}
+		f.op("ADDQ $64, SI")
+		f.op("ADDQ $64, DI")
+	})
+	for p := range i.parts() {
+		f.op("VMOVUPS %s, %d(DX)", i.v(acc+p), i.bytes()*p)
+	}
+	f.end()
+}
+
+// largestBits: as integers, magnitudes are in order, and infinities and NaN come last.
+func largestBits(f *file, i *isa) {
+	const x, acc, magnitude = 0, 2, 4
+	f.function("largestBits"+i.suffix, "gives the largest magnitude of x, as bits", join(pointer("x"), integer("n")), integer("bits"))
+	f.load("x", "SI")
+	f.blocks16()
+	i.loadConstant(f, "magnitude", magnitude)
+	for p := range i.parts() {
+		f.op("VXORPS %s, %s, %s", i.v(acc+p), i.v(acc+p), i.v(acc+p))
+	}
+	f.loop("block", func() {
+		for p := range i.parts() {
+			f.op("VANDPS %d(SI), %s, %s", i.bytes()*p, i.v(magnitude), i.v(x))
+			f.op("VPMAXUD %s, %s, %s", i.v(x), i.v(acc+p), i.v(acc+p))
+		}
+		f.op("ADDQ $64, SI")
+	})
+	i.treeReduce(f, "VPMAXUD", acc, x)
+	f.op("VMOVD X%d, AX", acc)
+	f.op("MOVQ AX, %s", f.param("bits"))
+	f.end()
+}
+
+// above packs the indices of what is at least a bound. AVX-512 writes 16 of them at a time, and then goes on behind the last
+// that counts: there is always room, as no more have been written than were looked at.
+func above(f *file, i *isa) {
+	const index, least, step, x = 2, 3, 4, 5
+	f.function("above"+i.suffix, "writes the indices of the values that are at least least, and says how many",
+		join([]param{{"indices", "*int32"}}, pointer("x"), integer("n"), single("least")), integer("count"))
+	f.load("indices", "DI", "x", "SI")
+	f.blocks16()
+	f.op("MOVQ DI, R8")
+	f.op("VBROADCASTSS %s, %s", f.param("least"), i.v(least))
+	if i.wide {
+		f.op("MOVQ $0x0706050403020100, AX")
+		f.op("VMOVQ AX, X0")
+		f.op("MOVQ $0x0f0e0d0c0b0a0908, AX")
+		f.op("VPINSRQ $1, AX, X0, X0")
+		f.op("VPMOVZXBD X0, Z%d", index)
+		f.op("MOVL $16, AX")
+		f.op("VPBROADCASTD AX, Z%d", step)
+	} else {
+		f.op("XORL R9, R9") // the block's first index
+	}
+	f.loop("block", func() {
+		if i.wide {
+			f.op("VMOVUPS (SI), Z%d", x)
+			f.op("VCMPPS $0x1d, Z%d, Z%d, K1", least, x) // GE, quiet
+			f.op("KMOVW K1, AX")
+			f.op("TESTL AX, AX")
+			f.op("JZ none")
+			f.op("VPCOMPRESSD Z%d, K1, Z%d", index, x)
+			f.op("VMOVDQU32 Z%d, (DI)", x)
+			f.op("POPCNTL AX, AX")
+			f.op("LEAQ (DI)(AX*4), DI")
+			f.label("none")
+			f.op("VPADDD Z%d, Z%d, Z%d", step, index, index)
+		} else {
+			for p := range 2 {
+				f.op("VMOVUPS %d(SI), Y%d", 32*p, x+p)
+				f.op("VCMPPS $0x1d, Y%d, Y%d, Y%d", least, x+p, x+p)
+				f.op("VMOVMSKPS Y%d, %s", x+p, []string{"AX", "BX"}[p])
+			}
+			f.op("SHLL $8, BX")
+			f.op("ORL BX, AX")
+			f.op("JZ none")
+			f.label("bit")
+			f.op("BSFL AX, BX")
+			f.op("ADDL R9, BX")
+			f.op("MOVL BX, (DI)")
+			f.op("ADDQ $4, DI")
+			f.op("LEAL -1(AX), BX") // the lowest bit goes
+			f.op("ANDL BX, AX")
+			f.op("JNZ bit")
+			f.label("none")
+			f.op("ADDL $16, R9")
+		}
+		f.op("ADDQ $64, SI")
+	})
+	f.op("SUBQ R8, DI")
+	f.op("SHRQ $2, DI")
+	f.op("MOVQ DI, %s", f.param("count"))
 	f.end()
 }
 
