@@ -3,23 +3,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/daisy-llm/daisy/deploy/lab/cluster"
 	"github.com/daisy-llm/daisy/deploy/lab/lab"
 )
 
@@ -36,13 +31,6 @@ type runFlags struct {
 	coordinatorFlags []string
 	shardFlags       []string
 }
-
-// Everything in the lab listens on its machine's address.
-const (
-	coordinatorName = "coordinator"
-	coordinatorPort = "8080"
-	shardPort       = "8081"
-)
 
 func newRunCommand() *cobra.Command {
 	var f runFlags
@@ -75,31 +63,26 @@ func (f *runFlags) run(ctx context.Context, out io.Writer) error {
 	if f.shards < 1 || f.spare < 0 {
 		return fmt.Errorf("--shards %d --spare %d: at least one shard, and no less than nothing", f.shards, f.spare)
 	}
-	names := []string{coordinatorName}
-	for i := range f.shards + f.spare {
-		names = append(names, fmt.Sprint("shard", i+1))
-	}
 	// Before anything is made, so that an address that is taken is said at once.
 	host, err := net.Listen("tcp", f.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer host.Close()
-	return f.with(ctx, out, names, func(ctx context.Context, s *session) error {
+	return f.with(ctx, out, cluster.Names(f.shards+f.spare), func(ctx context.Context, s *session) error {
 		if err := f.prepare(ctx, s); err != nil {
 			return err
 		}
-		for _, m := range s.lab.Machines[:1+f.shards] {
-			if err := s.start(m); err != nil {
-				return err
-			}
+		if err := s.cluster.StartAll(); err != nil {
+			return err
 		}
-		coordinator := s.lab.Machine(coordinatorName)
 		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return forward(ctx, host, coordinator) })
+		group.Go(func() error { return forward(ctx, host, s.lab.Machines[0], s.cluster.Address()) })
 		group.Go(func() error {
-			if err := ready(ctx, coordinator); err != nil {
+			if err := s.cluster.Ready(ctx); ctx.Err() != nil {
 				return nil // ended before it was
+			} else if err != nil {
+				return err
 			}
 			fmt.Fprintf(s.out, `
 Daisy is ready in lab %[1]s: http://%[2]s/v1
@@ -121,102 +104,34 @@ Ctrl-C removes all.
 
 // prepare says what each machine is to run.
 func (f *runFlags) prepare(ctx context.Context, s *session) error {
-	coordinator := s.lab.Machine(coordinatorName)
-	binary, err := f.binary(ctx, s, coordinator)
+	if f.daisy == "" {
+		fmt.Fprintln(s.out, "building daisy")
+	}
+	binary, err := cluster.Binary(ctx, f.daisy, s.lab.Machines[0].Disk, s.out)
 	if err != nil {
 		return err
 	}
-	model, err := f.file(ctx, s, binary)
+	model, err := cluster.Model(ctx, f.model, binary, s.out)
 	if err != nil {
 		return err
 	}
-	var open []string
-	if f.insecure {
-		open = []string{"--insecure"}
-	}
-	at := net.JoinHostPort(coordinator.Addr.String(), coordinatorPort)
-	args := []string{"coordinator", "--model", model, "--listen", at, "--name", coordinatorName, "--shards", strconv.Itoa(f.shards)}
-	s.programs[coordinatorName] = &program{path: binary, args: append(append(args, open...), f.coordinatorFlags...)}
-	for i, m := range s.lab.Machines[1:] {
-		file := model
-		if f.private {
-			if file, err = m.Copy(model); err != nil {
-				return err
-			}
-		}
-		args := []string{"shard", "--model", file, "--join", at, "--listen", net.JoinHostPort(m.Addr.String(), shardPort), "--name", m.Name}
-		if threads := f.threadsOf(i + 1); threads > 0 {
-			args = append(args, "--threads", strconv.Itoa(threads))
-		}
-		s.programs[m.Name] = &program{path: binary, args: append(append(args, open...), f.shardFlags...)}
-	}
-	return nil
-}
-
-func (f *runFlags) threadsOf(machine int) int {
-	share, err := nth(f.cpu, machine, coresOf)
-	if f.threads != 0 || err != nil {
-		return f.threads
-	}
-	return int(math.Ceil(share))
-}
-
-// binary is the daisy that runs, in full.
-func (f *runFlags) binary(ctx context.Context, s *session, m *lab.Machine) (string, error) {
-	if f.daisy != "" {
-		return filepath.Abs(f.daisy)
-	}
-	fmt.Fprintln(s.out, "building daisy")
-	path := filepath.Join(m.Disk, "daisy")
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/daisy-llm/daisy/cmd/daisy")
-	build.Stdout, build.Stderr = s.out, s.out
-	if err := build.Run(); err != nil {
-		return "", fmt.Errorf("build daisy: %w: start the lab in Daisy's source, or say --daisy FILE", err)
-	}
-	return path, nil
-}
-
-// file is the model's. The machines have no way to the internet, so this one fetches it.
-func (f *runFlags) file(ctx context.Context, s *session, binary string) (string, error) {
-	if _, err := os.Stat(f.model); err == nil {
-		return filepath.Abs(f.model)
-	}
-	pull := exec.CommandContext(ctx, binary, "pull", f.model)
-	pull.Stderr = s.out
-	printed, err := pull.Output()
-	if err != nil {
-		return "", fmt.Errorf("fetch the model %s: %w", f.model, err)
-	}
-	path, _, _ := strings.Cut(string(printed), "\n")
-	return path, nil
-}
-
-// ready waits until the coordinator serves.
-func ready(ctx context.Context, coordinator *lab.Machine) error {
-	transport := &http.Transport{DialContext: coordinator.Dial}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: patience}
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(coordinator.Addr.String(), coordinatorPort)+"/readyz", nil)
+	var threads []int
+	for i := range s.lab.Machines {
+		share, err := nth(f.cpu, i, coresOf)
 		if err != nil {
 			return err
 		}
-		if answer, err := client.Do(request); err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
+		threads = append(threads, cmp.Or(f.threads, int(math.Ceil(share))))
 	}
+	s.cluster, err = cluster.New(s.lab, cluster.Config{
+		Binary: binary, Model: model, Shards: f.shards, Threads: threads, Private: f.private, Insecure: f.insecure,
+		CoordinatorFlags: f.coordinatorFlags, ShardFlags: f.shardFlags, Out: s.out,
+	})
+	return err
 }
 
 // forward carries connections from this machine to the coordinator's until the context ends.
-func forward(ctx context.Context, host net.Listener, coordinator *lab.Machine) error {
+func forward(ctx context.Context, host net.Listener, coordinator *lab.Machine, address string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { host.Close() })()
 	for {
@@ -228,15 +143,15 @@ func forward(ctx context.Context, host net.Listener, coordinator *lab.Machine) e
 			return errors.Join(fmt.Errorf("serve the API: %w", err), group.Wait())
 		}
 		group.Go(func() error {
-			carry(ctx, conn.(*net.TCPConn), coordinator)
+			carry(ctx, conn.(*net.TCPConn), coordinator, address)
 			return nil // a client's broken connection is the client's
 		})
 	}
 }
 
-func carry(ctx context.Context, client *net.TCPConn, coordinator *lab.Machine) {
+func carry(ctx context.Context, client *net.TCPConn, coordinator *lab.Machine, address string) {
 	defer client.Close()
-	dialled, err := coordinator.Dial(ctx, "tcp", net.JoinHostPort(coordinator.Addr.String(), coordinatorPort))
+	dialled, err := coordinator.Dial(ctx, "tcp", address)
 	if err != nil {
 		return
 	}

@@ -3,71 +3,33 @@
 package main
 
 import (
-	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/daisy-llm/daisy/deploy/lab/cluster"
 	"github.com/daisy-llm/daisy/deploy/lab/lab"
 	"github.com/daisy-llm/daisy/deploy/lab/wire"
 )
 
 // session is a lab that runs, with what runs in it.
 type session struct {
-	lab *lab.Lab
-	out io.Writer
-	ctx context.Context // of the session
-	end func()          // ends it
-
-	mu       sync.Mutex
-	programs map[string]*program // by machine; those that have one
-}
-
-// program is what a machine runs, and runs again when it is started again.
-type program struct {
-	path    string
-	args    []string
-	process *lab.Process // nil until it was started
+	lab     *lab.Lab
+	cluster *cluster.Cluster // what runs there, if something does
+	out     *shared
+	end     func() // ends the session
 }
 
 // start starts what a machine is to run.
 func (s *session) start(m *lab.Machine) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.programs[m.Name]
-	if p == nil {
-		return fmt.Errorf("machine %s has nothing to start: use lab exec %s COMMAND", m.Name, m.Name)
+	if s.cluster == nil {
+		return fmt.Errorf("machine %[1]s has nothing to start: use lab exec %[1]s COMMAND", m.Name)
 	}
-	if p.process != nil {
-		select {
-		case <-p.process.Done:
-		default:
-			return fmt.Errorf("machine %s runs already", m.Name)
-		}
-	}
-	command := exec.Command(p.path, p.args...)
-	to := &prefixed{out: s.out, prefix: m.Name + " | "}
-	command.Stdout, command.Stderr = to, to
-	process, err := m.Start(command)
-	if err != nil {
-		return err
-	}
-	p.process = process
-	go func() {
-		if err := process.Wait(); s.ctx.Err() == nil { // at the end all are killed
-			fmt.Fprintf(s.out, "%s | ended: %v\n", m.Name, cmp.Or(err, errors.New("exit status 0")))
-		}
-	}()
-	return nil
+	return s.cluster.Start(m)
 }
 
 // machines finds those that a list names, by name or number.
@@ -226,32 +188,4 @@ func (s *session) status() (string, error) {
 	}
 	err := table.Flush()
 	return text.String(), err
-}
-
-// prefixed puts a name before each line, so that the lines of several programs can be told apart.
-type prefixed struct {
-	out    io.Writer
-	prefix string
-
-	mu   sync.Mutex
-	rest []byte // of a line that has not ended
-}
-
-// maxLine is how much of a line is waited for.
-const maxLine = 64 << 10
-
-func (p *prefixed) Write(text []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.rest = append(p.rest, text...)
-	for {
-		line, rest, ended := strings.Cut(string(p.rest), "\n")
-		if !ended && len(p.rest) < maxLine {
-			return len(text), nil
-		}
-		if _, err := io.WriteString(p.out, p.prefix+line+"\n"); err != nil {
-			return 0, err
-		}
-		p.rest = []byte(rest)
-	}
 }

@@ -60,7 +60,8 @@ func (f *labFlags) with(ctx context.Context, out io.Writer, names []string, run 
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	s := &session{lab: l, out: &shared{out: out}, ctx: ctx, end: end, programs: map[string]*program{}}
+	s := &session{lab: l, out: &shared{out: out}, end: end}
+	defer s.out.hush() // at the end all are killed, which need not be said
 	group.Go(func() error { return s.serve(ctx, listener) })
 	group.Go(func() error {
 		defer end()
@@ -118,4 +119,11 @@ func (s *shared) Write(text []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.Write(text)
+}
+
+// hush drops what is written from now on.
+func (s *shared) hush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out = io.Discard
 }
