@@ -3,10 +3,12 @@
 // services/rpc provides, and membership arrives as rosters from services/cluster. services/gateway is its caller.
 //
 // One loop, Run, owns members, links and the plan. Generations run in their callers' goroutines and see only the
-// current deployment. A lost shard breaks the deployment: its generations end with ErrLost, and a new plan over the
-// shards that are left is loaded. A shard that joins a working deployment is put to use once no generation runs.
+// current deployment. A lost shard breaks the deployment, and a new plan over the shards that are left is loaded; the
+// generations wait for it, begin new epochs there, oldest first, and go on where they were. A shard that joins a working
+// deployment is put to use once no generation runs.
 //
-// Invariant: an answer is never a success unless it is one; whatever ends a generation early is an error.
+// Invariant: an answer is the one that would have come undisturbed, each token of it once; it is never a success unless it
+// is one; whatever ends a generation early is an error.
 package coordinator
 
 import (
@@ -52,6 +54,10 @@ type Config struct {
 	Shards     int // that the first plan waits for, and no longer; 0: one, and those that come soon after it
 	MaxWaiting int // requests that may wait for one of Shape.Parallel places; more are refused with ErrBusy
 
+	// RecoveryTimeout is how long a generation waits for a pipeline in place of one that was lost, and a request for one while
+	// a plan is loaded. Longer gives machines time to come back; clients wait that much longer to hear that none did.
+	RecoveryTimeout time.Duration
+
 	// Dial makes the link to a shard, which Run will bring to life; it calls fault when the shard reports that passes were
 	// lost on their way from it to a peer.
 	Dial func(member plan.Member, fault func(peer string, err error)) Link
@@ -71,6 +77,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("coordinator of %d shards: ask for 1 to %d, or for 0: as many as come", c.Shards, pass.MaxStages)
 	case c.MaxWaiting < 0:
 		return fmt.Errorf("coordinator with %d requests waiting", c.MaxWaiting)
+	case c.RecoveryTimeout < 0:
+		return fmt.Errorf("coordinator that waits %v for recovery", c.RecoveryTimeout)
 	case c.Tokenizer.Size() > c.Model.Vocab:
 		return fmt.Errorf("the tokenizer has %d tokens, the model %d", c.Tokenizer.Size(), c.Model.Vocab)
 	}
@@ -79,13 +87,16 @@ func (c *Config) Validate() error {
 
 // Coordinator drives generations through a cluster. Create it with New; it works while Run runs.
 type Coordinator struct {
-	cfg       Config
-	places    *semaphore.Weighted // generations that may run: Shape.Parallel
-	sequences atomic.Uint64       // last sequence id given out
-	passes    atomic.Uint64       // last pass number given out
-	waiting   atomic.Int64
-	active    atomic.Int64
-	idle      chan struct{} // capacity 1: a generation has ended and none is running
+	cfg        Config
+	places     *semaphore.Weighted // generations that may run: Shape.Parallel
+	sequences  atomic.Uint64       // last sequence id given out
+	passes     atomic.Uint64       // last pass number given out
+	waiting    atomic.Int64
+	active     atomic.Int64
+	recovering order
+	idle       chan struct{} // capacity 1: a generation has ended and none is running
+	moved      chan struct{} // capacity 1: no generation is left in a deployment
+	over       chan struct{} // closed when Run has ended
 
 	mu      sync.Mutex
 	current *deployment   // nil while nothing is loaded
@@ -97,7 +108,19 @@ type Coordinator struct {
 type deployment struct {
 	plan     *plan.Plan
 	pipeline *pipeline.Pipeline
-	ended    chan struct{} // closed when the pipeline's Run has ended
+	users    atomic.Int64    // generations that have begun in it, and nowhere else since
+	moved    chan<- struct{} // capacity 1: the last of its users has left
+	ended    chan struct{}   // closed when the pipeline's Run has ended
+}
+
+// leave says that a generation needs nothing of a deployment any more.
+func (d *deployment) leave() {
+	if d.users.Add(-1) == 0 {
+		select {
+		case d.moved <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // New makes a coordinator.
@@ -109,6 +132,8 @@ func New(cfg Config) (*Coordinator, error) {
 		cfg:     cfg,
 		places:  semaphore.NewWeighted(int64(cfg.Shape.Parallel)),
 		idle:    make(chan struct{}, 1),
+		moved:   make(chan struct{}, 1),
+		over:    make(chan struct{}),
 		changed: make(chan struct{}),
 		status: Status{
 			Coordinator: cfg.Name, Version: cfg.Version, Model: cfg.Load.Model, SHA256: cfg.Load.SHA256,
@@ -123,7 +148,7 @@ func (c *Coordinator) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
-	s.Active, s.Waiting = int(c.active.Load()), int(c.waiting.Load())
+	s.Active, s.Waiting, s.Recovering = int(c.active.Load()), int(c.waiting.Load()), c.recovering.count()
 	return s
 }
 
@@ -157,23 +182,10 @@ func (c *Coordinator) deploy(d *deployment) {
 	c.mu.Unlock()
 }
 
-// withdraw takes the current deployment out of service, unless a generation runs in it.
-func (c *Coordinator) withdraw() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.active.Load() > 0 { // counted before deployed is called
-		return false
-	}
-	c.current = nil
-	return true
-}
-
-// loadingWait is how long a request waits for a plan that is being loaded.
-const loadingWait = 30 * time.Second
-
-// deployed returns the current deployment. While one is being loaded, or is about to be, it waits for it.
-func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
-	limit := time.NewTimer(loadingWait)
+// deployed returns the current deployment. Where there is none it waits for it, until a time, unless shards are still
+// waited for that were never there: only who starts the cluster can say when they will be.
+func (c *Coordinator) deployed(ctx context.Context, until time.Time) (*deployment, error) {
+	limit := time.NewTimer(time.Until(until))
 	defer limit.Stop()
 	for {
 		c.mu.Lock()
@@ -188,7 +200,9 @@ func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
 		select {
 		case <-changed:
 		case <-limit.C:
-			return nil, fmt.Errorf("%w: %s", ErrNotReady, detail)
+			return nil, fmt.Errorf("%w: it is %s: %s", ErrNotReady, state, detail)
+		case <-c.over:
+			return nil, fmt.Errorf("%w: the coordinator has stopped", ErrNotReady)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -197,6 +211,7 @@ func (c *Coordinator) deployed(ctx context.Context) (*deployment, error) {
 
 // Run plans, loads and watches until ctx ends. rosters delivers every change of the membership.
 func (c *Coordinator) Run(ctx context.Context, rosters <-chan plan.Roster) error {
+	defer close(c.over)
 	g, ctx := errgroup.WithContext(ctx)
 	o := &operator{
 		c:      c,

@@ -60,23 +60,30 @@ func TestLife(t *testing.T) {
 			t.Errorf("%d sequences are still cached", n)
 		}
 	})
-	inTime(t, "a lost shard ends its generations with an error, and the rest is planned anew", func(t *testing.T) {
+	inTime(t, "a lost shard changes no answer, and the rest is planned anew", func(t *testing.T) {
 		c := start(t, nil)
 		defer c.stop()
 		c.join("a", "b")
 		c.settled()
 		r := prompt(3)
-		r.MaxTokens = 0
-		c.delay = 100 * time.Millisecond
-		ended := make(chan error, 1)
+		r.MaxTokens = 50
+		c.delay = 50 * time.Millisecond
+		want, _, _, err := c.collect(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan []token.ID, 1)
 		go func() {
-			_, _, _, err := c.collect(t.Context(), r)
-			ended <- err
+			ids, _, _, err := c.collect(t.Context(), r)
+			if err != nil {
+				t.Error(err)
+			}
+			ended <- ids
 		}()
 		time.Sleep(time.Second)
 		c.lose("b")
-		if err := <-ended; !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "shard b") {
-			t.Errorf("the generation ended with %v", err)
+		if ids := <-ended; !slices.Equal(ids, want) {
+			t.Errorf("the answer is %v, undisturbed it was %v", ids, want)
 		}
 		s := c.settled()
 		if s.State != StateReady || len(s.Shards) != 1 || int(s.Shards[0].Last) != s.Layers {
@@ -128,22 +135,6 @@ func TestLife(t *testing.T) {
 			t.Errorf("the next request: %v, %v", ids, err)
 		}
 	})
-	inTime(t, "a plan does not make way while a request comes", func(t *testing.T) {
-		c := start(t, nil)
-		defer c.stop()
-		c.join("a", "b")
-		c.settled()
-		if err := c.admit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if c.withdraw() || !c.Ready() {
-			t.Error("the plan is gone though a request has its place")
-		}
-		c.leave()
-		if !c.withdraw() || c.Ready() {
-			t.Error("the plan is still there though nothing runs")
-		}
-	})
 	inTime(t, "what has no part in the plan breaks nothing", func(t *testing.T) {
 		c := start(t, nil)
 		defer c.stop()
@@ -170,7 +161,7 @@ func TestLife(t *testing.T) {
 		go generate()
 		time.Sleep(time.Second)
 		c.link(first).fault(second, lost)
-		if err := <-ended; !errors.Is(err, ErrLost) {
+		if err := <-ended; err != nil {
 			t.Errorf("when the link between its stages broke, the generation ended with %v", err)
 		}
 		if s := c.settled(); s.State != StateReady {
@@ -182,10 +173,7 @@ func TestLife(t *testing.T) {
 		defer c.stop()
 		c.join("a", "b")
 		c.settled()
-		b := c.link("b")
-		b.mu.Lock()
-		b.silent = true
-		b.mu.Unlock()
+		c.proc("b").pause()
 		c.rosters <- plan.NewRoster(c.members[0])
 		c.settled()
 		if s := c.settled(); s.State != StateReady || len(s.Shards) != 1 {
@@ -220,7 +208,7 @@ func TestLife(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(settleTime)
 		synctest.Wait()
-		if n := len(c.link("b").blocks); n != 0 || c.Ready() {
+		if n := len(c.proc("b").blocks); n != 0 || c.Ready() {
 			t.Errorf("%d blocks of it are there", n)
 		}
 		if s := c.settled(); s.State != StateReady || s.Plan == failed.String() {
@@ -237,8 +225,8 @@ func TestLife(t *testing.T) {
 		if s.State != StateReady || s.Plan != before {
 			t.Errorf("afterwards: %+v", s)
 		}
-		if n := c.link("b").loads; n != 1+2 { // and one trial a link
-			t.Errorf("the block was loaded %d times", n)
+		if n := c.proc("b").reads; n != 2 {
+			t.Errorf("%d layers were read", n)
 		}
 	})
 	inTime(t, "nor does it while a generation runs", func(t *testing.T) {
@@ -257,15 +245,15 @@ func TestLife(t *testing.T) {
 		time.Sleep(time.Second)
 		c.slow = 500 * time.Millisecond
 		c.link("b").die <- errors.New("the network hiccuped")
-		if err := <-ended; !errors.Is(err, ErrLost) {
+		if err := <-ended; err != nil {
 			t.Errorf("the generation ended with %v", err)
 		}
 		s := c.settled()
 		if s.State != StateReady || s.Plan != before {
 			t.Errorf("afterwards: %+v", s)
 		}
-		if n := c.link("b").loads; n != 1+2 {
-			t.Errorf("the block was loaded %d times", n)
+		if n := c.proc("b").reads; n != 2 {
+			t.Errorf("%d layers were read", n)
 		}
 		if n := c.open(); n != 0 {
 			t.Errorf("%d sequences are still cached", n)
@@ -316,11 +304,11 @@ func TestGenerate(t *testing.T) {
 		eos, _ := c.cfg.Tokenizer.EOS()
 
 		t.Log("ends at an end-of-generation token, which counts but has no text")
-		c.next = func(id token.ID) token.ID {
-			if id == 302 {
-				return eos
+		c.next = func(tokens []token.ID, _ uint64) token.ID {
+			if last := tokens[len(tokens)-1]; last != 302 {
+				return last + 1
 			}
-			return id + 1
+			return eos
 		}
 		r := prompt(2)
 		r.IgnoreEOS, r.MaxTokens = false, 20
@@ -330,7 +318,7 @@ func TestGenerate(t *testing.T) {
 		}
 
 		t.Log("never fills more than the context")
-		c.next = func(id token.ID) token.ID { return 300 }
+		c.next = func([]token.ID, uint64) token.ID { return 300 }
 		r = prompt(60)
 		r.MaxTokens = 1000
 		if ids, _, answer, err := c.collect(t.Context(), r); err != nil || len(ids) != 4 || answer.Finish != FinishLength {

@@ -15,36 +15,35 @@ import (
 	"github.com/daisy-llm/daisy/pass"
 )
 
-// load has every stage hold its block and no shard anything else, and builds the pipeline. It names the shard that
-// failed, if one did.
-func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pipeline.Hop) (_ *pipeline.Pipeline, failed string, err error) {
+// load has every stage hold its block and builds the pipeline. It names the shard that failed, if one did. What the shards
+// hold of other plans stays, unless room is to be made: their layers may be those of this one.
+func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pipeline.Hop, makeRoom bool) (_ *pipeline.Pipeline, failed string, err error) {
 	stages := p.Pipelines[0]
 	chain := make([]pipeline.Hop, len(stages))
 	for i, s := range stages {
 		if chain[i] = hops[s.Shard]; chain[i] == nil {
-			return nil, s.Shard, fmt.Errorf("shard %s is gone", s.Shard)
+			return nil, s.Shard, fmt.Errorf("shard %s is gone: %w", s.Shard, pipeline.ErrBroken)
 		}
-	}
-	held, failed, err := tidy(ctx, hops, p)
-	if err != nil {
-		return nil, failed, err
 	}
 	var mu sync.Mutex // of failed, err and done
 	g, gctx := errgroup.WithContext(ctx)
 	done := make([]pass.LoadProgress, len(stages))
 	for i, s := range stages {
-		if held[s.Shard] {
-			continue
-		}
 		g.Go(func() error {
 			l := c.cfg.Load
 			l.Plan, l.Layers, l.First, l.Last = p.ID, s.Layers, s.First, s.Last
-			e := chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
-				mu.Lock()
-				defer mu.Unlock()
-				done[i] = progress
-				c.report(stages, done)
-			})
+			var e error
+			if makeRoom {
+				e = unloadOthers(gctx, chain[i], p.ID)
+			}
+			if e == nil {
+				e = chain[i].Load(gctx, l, func(progress pass.LoadProgress) {
+					mu.Lock()
+					defer mu.Unlock()
+					done[i] = progress
+					c.report(stages, done)
+				})
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if e != nil && err == nil {
@@ -87,28 +86,37 @@ func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []pipeline
 	g.Wait()
 }
 
-// tidy frees what the shards hold of other plans, and says which hold their block of this one already.
-func tidy(ctx context.Context, hops map[string]pipeline.Hop, p *plan.Plan) (held map[string]bool, failed string, err error) {
-	held = make(map[string]bool)
-	for name, h := range hops {
-		d, err := h.Describe(ctx)
-		if err != nil {
-			return nil, name, fmt.Errorf("describe shard %s: %w", name, err)
+// tidy frees what the shards hold of other plans. What fails is tried again with the next plan.
+func (c *Coordinator) tidy(ctx context.Context, hops map[string]pipeline.Hop, current pass.PlanID) {
+	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
+	defer cancel()
+	var g errgroup.Group
+	for _, h := range hops {
+		g.Go(func() error {
+			if err := unloadOthers(ctx, h, current); err != nil && !errors.Is(err, pipeline.ErrBroken) && ctx.Err() == nil {
+				c.cfg.Log.Warn("plans before were not unloaded", "shard", h.Shard(), "error", err)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+// unloadOthers frees what a shard holds of plans other than one, and those of this coordinator that came after it.
+func unloadOthers(ctx context.Context, h pipeline.Hop, plan pass.PlanID) error {
+	d, err := h.Describe(ctx)
+	if err != nil {
+		return fmt.Errorf("describe: %w", err)
+	}
+	for _, b := range d.Blocks {
+		if b.Plan.Number == 0 || b.Plan.Leader == plan.Leader && b.Plan.Number >= plan.Number {
+			continue // a trial, here and gone, or what is to stay
 		}
-		for _, b := range d.Blocks {
-			if b.Plan.Number == 0 {
-				continue // a trial, here and gone
-			}
-			if _, place, ok := p.Stage(name); ok && b.Plan == p.ID && b.Layers == p.Pipelines[0][place].Layers {
-				held[name] = true
-				continue
-			}
-			if err := h.Unload(ctx, b.Plan); err != nil {
-				return nil, name, fmt.Errorf("unload plan %v from shard %s: %w", b.Plan, name, err)
-			}
+		if err := h.Unload(ctx, b.Plan); err != nil {
+			return fmt.Errorf("unload plan %v: %w", b.Plan, err)
 		}
 	}
-	return held, "", nil
+	return nil
 }
 
 // report publishes how far loading has come.

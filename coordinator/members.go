@@ -17,14 +17,16 @@ type member struct {
 	link   Link
 	cancel context.CancelCauseFunc
 	ready  bool
-	told   bool  // that its link is down: once is enough, until it is up again
-	unfit  error // why it gets no block; until it comes back as another process
+	told   bool      // that its link is down: once is enough, until it is up again
+	hope   time.Time // until then planning waits for it: its link worked a moment ago, and is being dialled anew
+	unfit  error     // why it gets no block; until it comes back as another process
 }
 
 // A link that has died is tried again at once, and for so long planning waits for it: a connection may break while both
-// ends live. After that it is tried every so often while the roster lists the shard.
+// ends live. A process that is gone refuses the connection, and is waited for no longer. After that the link is tried every
+// so often while the roster lists the shard.
 const (
-	redialGrace = 2 * time.Second
+	redialGrace = time.Second
 	redialTime  = time.Second
 )
 
@@ -159,21 +161,23 @@ func (o *operator) greet(m *member, err error) {
 		o.settle.Reset(0) // all that were asked for
 	case !o.started || o.current != nil:
 		o.settle.Reset(settleTime)
-	case o.whole():
-		o.settle.Reset(0) // it was the one that planning waited for
 	default:
-		o.settle.Reset(redialGrace)
+		o.soon(0)
 	}
 }
 
-// whole says whether every shard of the roster that can be of use is reached.
-func (o *operator) whole() bool {
+// dying says whether a link has died whose end has not been told yet.
+func (o *operator) dying() bool {
 	for _, m := range o.links {
-		if !m.ready && m.unfit == nil {
-			return false
+		select {
+		case <-m.link.Done():
+			if m.ready {
+				return true
+			}
+		default:
 		}
 	}
-	return true
+	return false
 }
 
 // hangUp notes that a link has died, and has it tried again while the roster lists the shard, unless versions differ.
@@ -182,7 +186,7 @@ func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 		return
 	}
 	worked := m.ready
-	m.ready = false
+	m.ready, m.hope = false, time.Time{}
 	if _, there := o.roster.Find(m.Name); !there {
 		o.drop(m, err)
 		return
@@ -197,11 +201,12 @@ func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 		o.c.cfg.Log.Warn("the link to a shard is down", "shard", m.Name, "address", m.Address, "error", err)
 	}
 	if worked {
-		o.settle.Reset(redialGrace)
 		o.redial(ctx, m)
+		o.links[m.Name].hope = time.Now().Add(redialGrace)
+		o.soon(0)
 		return
 	}
-	o.settle.Reset(0)
+	o.soon(0)
 	time.AfterFunc(redialTime, func() {
 		o.post(ctx, func(ctx context.Context, o *operator) {
 			if o.links[m.Name] == m {

@@ -14,9 +14,10 @@ import (
 
 // States of a cluster.
 const (
-	StateWaiting = "waiting" // for shards, or for more memory
-	StateLoading = "loading"
-	StateReady   = "ready"
+	StateWaiting    = "waiting" // for shards that were never there, or for more memory
+	StateLoading    = "loading"
+	StateReady      = "ready"
+	StateRecovering = "recovering" // a plan was lost; another is made, or shards are waited for to make one
 )
 
 // operator is the state of the coordinator's loop; nothing else touches it.
@@ -29,10 +30,13 @@ type operator struct {
 	links   map[string]*member // by shard name
 	loading bool               // a deployment is on its way; its end will come as an event
 	current *deployment
+	retired []*deployment   // whose plans may still be loaded: generations have not left them all
 	ending  <-chan struct{} // closed when the pipeline of the deployment before has ended; nil: there was none
-	plan    *plan.Plan      // the last plan made; may be loaded, or half so
+	plan    *plan.Plan      // that is loaded, or being loaded
+	base    *plan.Plan      // the last one that was loaded: what the shards hold
 	number  uint64          // of the last plan made, also of one that could not be loaded
 	started bool            // a plan was loaded once: from now on fewer shards than asked for will do
+	breaks  int             // pipelines that broke soon after they came, in a row
 	settle  *time.Timer
 }
 
@@ -42,8 +46,13 @@ type event func(ctx context.Context, o *operator)
 // settleTime is how long the loop waits for more shards after one has come, before it plans.
 const settleTime = 300 * time.Millisecond
 
-// breakTime is how long after a pipeline has broken a new plan is made, unless the links tell earlier what happened.
-const breakTime = 100 * time.Millisecond
+// A new plan is made so soon after a pipeline has broken: the links are about to tell what happened. Where pipelines break as
+// soon as they are made, because two shards cannot reach each other, the time doubles.
+const (
+	breakTime    = 20 * time.Millisecond
+	maxBreakTime = 2 * time.Second
+	soonBroken   = 5 * time.Second
+)
 
 func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 	o.settle = time.NewTimer(settleTime)
@@ -64,6 +73,8 @@ func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 			if o.current != nil && o.current.pipeline.Err() == nil { // without a plan that works, waiting has another reason
 				o.settle.Reset(0)
 			}
+		case <-o.c.moved:
+			o.tidy(ctx)
 		case <-o.settle.C:
 			o.replan(ctx)
 		}
@@ -79,6 +90,16 @@ func (o *operator) post(ctx context.Context, e event) {
 	}
 }
 
+// soon has a plan made after some time at least, and not while links that worked a moment ago are being dialled anew.
+func (o *operator) soon(least time.Duration) {
+	for _, m := range o.links {
+		if !m.ready && m.unfit == nil {
+			least = max(least, time.Until(m.hope))
+		}
+	}
+	o.settle.Reset(least)
+}
+
 // replan makes a plan of what there is, if that is better than what runs, and starts to load it.
 func (o *operator) replan(ctx context.Context) {
 	if o.loading {
@@ -88,41 +109,54 @@ func (o *operator) replan(ctx context.Context) {
 	if whole && o.c.active.Load() > 0 {
 		return // the last of them says idle
 	}
+	if !whole && o.dying() {
+		return // and its end will say when to plan
+	}
 	roster := o.usable()
 	if asked := max(1, o.c.cfg.Shards); !o.started && len(roster) < asked {
 		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), asked))
 		return
 	}
-	next, err := plan.Solve(roster, o.c.cfg.Shape, o.plan, plan.Options{Leader: o.c.cfg.Name})
+	next, err := plan.Solve(roster, o.c.cfg.Shape, o.base, plan.Options{Leader: o.c.cfg.Name})
 	if err != nil {
 		if !whole {
 			o.retire()
+			o.plan = nil
 			o.wait(err.Error())
 		}
 		return
 	}
-	if whole && o.plan != nil && next.ID == o.plan.ID {
+	if whole && next.ID == o.current.plan.ID {
 		return
 	}
-	if whole && !o.c.withdraw() {
-		return // a request has come meanwhile
-	}
-	o.retire()
-	if o.plan == nil || next.ID != o.plan.ID { // a name is never used twice: shards may still be loading for its former bearer
+	if o.base == nil || next.ID != o.base.ID { // a name is never used twice: shards may still be loading for its former bearer
 		next.ID.Number = max(next.ID.Number, o.number+1)
 		o.number = next.ID.Number
 	}
+	o.load(ctx, next, false)
+}
+
+// load has the shards load a plan; the deployment that there is, if any, serves meanwhile, unless the shards' memory has no
+// room for both.
+func (o *operator) load(ctx context.Context, next *plan.Plan, makeRoom bool) {
+	if makeRoom || o.current != nil && o.current.pipeline.Err() != nil {
+		o.retire()
+	}
 	o.plan, o.loading = next, true
 	o.c.cfg.Log.Info("loading", "plan", next.String())
-	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateLoading, "loading "+next.String(), next.ID.String() })
-	o.announce(plan.Loading)
-	hops, ending := o.hops(), o.ending
+	if o.current == nil {
+		o.c.publish(func(s *Status) {
+			s.State, s.Detail, s.Plan = StateLoading, "loading "+next.String(), next.ID.String()
+			if o.started {
+				s.State = StateRecovering
+			}
+		})
+		o.announce(plan.Loading)
+	}
+	hops := o.hops()
 	o.spawn(func() error {
-		if ending != nil {
-			<-ending // it shares hops, and results, with the one to come
-		}
-		p, failed, err := o.c.load(ctx, next, hops)
-		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err) })
+		p, failed, err := o.c.load(ctx, next, hops, makeRoom)
+		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err, makeRoom) })
 		return nil
 	})
 }
@@ -146,6 +180,7 @@ func (o *operator) retire() {
 	o.c.deploy(nil)
 	o.current.pipeline.Break(errors.New("a new plan replaces it"))
 	o.ending = o.current.ended
+	o.retired = append(o.retired, o.current)
 	o.current = nil
 }
 
@@ -154,7 +189,12 @@ func (o *operator) wait(why string) {
 	if o.c.Status().Detail != why {
 		o.c.cfg.Log.Info("waiting", "for", why)
 	}
-	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateWaiting, why, "" })
+	o.c.publish(func(s *Status) {
+		s.State, s.Detail, s.Plan = StateWaiting, why, ""
+		if o.started {
+			s.State = StateRecovering
+		}
+	})
 	o.announce(plan.Joining)
 }
 
@@ -170,26 +210,49 @@ func (o *operator) announce(state plan.State) {
 }
 
 // loaded puts a loaded plan to work, or sees what a failed load means.
-func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline, failed string, err error) {
-	o.loading = false
-	if err == nil {
-		err = pl.Err()
-	}
+func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline, failed string, err error, madeRoom bool) {
 	if ctx.Err() != nil {
 		return
 	}
+	if errors.Is(err, pipeline.ErrMemory) && !madeRoom {
+		o.load(ctx, p, true)
+		return
+	}
 	if err != nil {
+		o.loading, o.plan = false, nil
+		if o.current != nil {
+			o.plan = o.current.plan
+		}
 		o.c.cfg.Log.Error("a plan could not be loaded", "plan", p.String(), "error", err)
 		if m := o.links[failed]; m != nil && (errors.Is(err, pipeline.ErrModel) || errors.Is(err, pipeline.ErrMemory)) {
 			o.reject(m, err)
 		}
-		o.plan = nil
-		o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateWaiting, err.Error(), "" })
-		o.settle.Reset(redialTime)
+		if o.current == nil {
+			o.wait(err.Error())
+		}
+		if errors.Is(err, pipeline.ErrBroken) {
+			o.soon(breakTime)
+		} else {
+			o.settle.Reset(redialTime)
+		}
 		return
 	}
-	d := &deployment{plan: p, pipeline: pl, ended: make(chan struct{})}
-	o.current, o.started = d, true
+	o.retire()
+	ending := o.ending
+	o.spawn(func() error {
+		if ending != nil {
+			<-ending // it shares hops, and results, with the one to come
+		}
+		o.post(ctx, func(ctx context.Context, o *operator) { o.adopt(ctx, p, pl) })
+		return nil
+	})
+}
+
+// adopt puts a pipeline to work.
+func (o *operator) adopt(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline) {
+	d := &deployment{plan: p, pipeline: pl, moved: o.c.moved, ended: make(chan struct{})}
+	o.loading, o.current, o.base, o.started = false, d, p, true
+	since := time.Now()
 	o.spawn(func() error {
 		err := pl.Run(ctx)
 		close(d.ended)
@@ -198,13 +261,7 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 		}
 		o.post(ctx, func(_ context.Context, o *operator) {
 			if o.current == d {
-				o.c.cfg.Log.Warn("the pipeline broke", "plan", p.ID, "error", err)
-				o.retire()
-				o.settle.Reset(breakTime)
-				if !o.whole() {
-					o.settle.Reset(redialGrace)
-				}
-				o.c.publish(func(s *Status) { s.State, s.Detail = StateLoading, "re-planning: "+err.Error() })
+				o.broke(since, err)
 			}
 		})
 		return nil
@@ -214,6 +271,31 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 	o.announce(plan.Ready)
 	o.c.cfg.Log.Info("ready", "plan", p.String())
 	o.settle.Reset(settleTime) // shards may have come meanwhile
+	o.tidy(ctx)
+}
+
+// broke sees to it that a pipeline gets a successor.
+func (o *operator) broke(since time.Time, err error) {
+	o.c.cfg.Log.Warn("the pipeline broke", "plan", o.current.plan.ID, "error", err)
+	o.retire()
+	if o.breaks++; time.Since(since) >= soonBroken {
+		o.breaks = 0
+	}
+	o.soon(min(breakTime<<min(o.breaks, 16), maxBreakTime))
+	o.c.publish(func(s *Status) { s.State, s.Detail = StateRecovering, "re-planning: "+err.Error() })
+}
+
+// tidy has the shards free what they hold of other plans, once no generation is left that ran in one of them.
+func (o *operator) tidy(ctx context.Context) {
+	o.retired = slices.DeleteFunc(o.retired, func(d *deployment) bool { return d.users.Load() == 0 })
+	if o.current == nil || len(o.retired) > 0 {
+		return
+	}
+	current, hops := o.current.plan.ID, o.hops()
+	o.spawn(func() error {
+		o.c.tidy(ctx, hops, current)
+		return nil
+	})
 }
 
 // publish brings the shards' part of the status up to date.

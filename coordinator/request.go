@@ -18,7 +18,7 @@ var (
 	ErrTooLong = errors.New("the prompt is longer than the context")
 	// ErrInvalid: the request asks for what cannot be.
 	ErrInvalid = errors.New("invalid request")
-	// ErrLost: a shard was lost in the middle of a generation.
+	// ErrLost: the pipeline of a generation was lost, and none came in its place.
 	ErrLost = errors.New("a shard was lost")
 )
 
@@ -65,12 +65,13 @@ type Status struct {
 	SHA256      string        `json:"sha256"`
 	Context     int           `json:"context"`
 	CacheType   string        `json:"cache_type"`
-	State       string        `json:"state"` // waiting, loading, ready
+	State       string        `json:"state"` // waiting, loading, ready, recovering
 	Detail      string        `json:"detail,omitempty"`
 	Plan        string        `json:"plan,omitempty"`
 	Layers      int           `json:"layers"`
-	Active      int           `json:"active"`  // generations running
-	Waiting     int           `json:"waiting"` // generations not yet admitted
+	Active      int           `json:"active"`     // generations running
+	Waiting     int           `json:"waiting"`    // generations not yet admitted
+	Recovering  int           `json:"recovering"` // generations without a pipeline, or that are being replayed
 	Shards      []ShardStatus `json:"shards"`
 }
 

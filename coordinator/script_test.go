@@ -17,58 +17,65 @@ import (
 	"github.com/daisy-llm/daisy/coordinator/plan"
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/gguf"
-	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/model/token"
 	"github.com/daisy-llm/daisy/model/tokenizer"
 	"github.com/daisy-llm/daisy/pass"
 )
 
-// world is a world of shards without weights: the token after t is next(t).
+// world is a world of shards without weights. By default the token after t is t + 1; next may say otherwise.
 type world struct {
-	t       *testing.T
-	next    func(token.ID) token.ID
-	delay   time.Duration // of a pass
-	slow    time.Duration // until a link is up
-	results chan *pass.Pass
+	t     *testing.T
+	next  func(tokens []token.ID, state uint64) token.ID // state: a digest of all that the layers did
+	delay time.Duration                                  // of a pass, at each stage
+	slow  time.Duration                                  // until a link is up
+	read  time.Duration                                  // a layer's weights
 
-	mu    sync.Mutex
-	links map[string]*link // by shard, the newest
-	unfit map[string]error // by shard: what its Load gives
-	dead  map[string]error // by shard: why it cannot be reached
+	mu     sync.Mutex
+	procs  map[string]*proc
+	links  map[string]*link // by shard, the newest of any coordinator
+	unfit  map[string]error // by shard: what its Load gives
+	tasks  sync.WaitGroup
+	events func(format string, args ...any) // what happens at shards, for those who write it down
 
 	loading func(ctx context.Context, shard string, load pass.Load) error // of Loads with layers, if set
 }
 
 // link is a scripted Link.
 type link struct {
-	w      *world
-	member plan.Member
-	ready  chan struct{}
-	done   chan struct{}
-	die    chan error // a value ends the link
-	err    error
-	refuse error                           // of Load
-	fault  func(peer string, reason error) // as the coordinator wants to hear it
-
-	mu     sync.Mutex
-	silent bool // it answers no probe
-	blocks map[pass.PlanID]pass.Load
-	open   map[pass.SequenceID]bool
-	loads  int
+	w           *world
+	p           *proc
+	coordinator string
+	member      plan.Member
+	ready       chan struct{}
+	done        chan struct{}
+	die         chan error // a value ends the link
+	err         error
+	results     chan *pass.Result
+	fault       func(peer string, reason error) // as the coordinator wants to hear it
 }
 
 func (l *link) Run(ctx context.Context) error {
 	defer close(l.done)
-	l.w.mu.Lock()
-	l.err = l.w.dead[l.member.Name]
-	l.w.mu.Unlock()
-	if l.err != nil {
+	if l.p.dead() {
+		l.err = fmt.Errorf("shard %s: connection refused", l.member.Name)
 		return l.err
 	}
-	time.Sleep(l.w.slow)
+	select {
+	case <-time.After(l.w.slow):
+	case <-ctx.Done():
+		l.err = ctx.Err()
+		return l.err
+	}
+	if l.err = l.p.awake(ctx, l); l.err != nil {
+		return l.err
+	}
+	l.p.connect(l)
+	defer l.p.disconnect(l)
 	close(l.ready)
 	select {
 	case l.err = <-l.die:
+	case <-l.p.killed:
+		l.err = fmt.Errorf("shard %s was killed", l.member.Name)
 	case <-ctx.Done():
 		l.err = ctx.Err()
 	}
@@ -81,74 +88,88 @@ func (l *link) Done() <-chan struct{}  { return l.done }
 func (l *link) Err() error             { return l.err }
 func (l *link) Grant() pass.Grant      { return pass.Grant{Passes: 8, Bytes: 1 << 20} }
 
-func (l *link) Probe(ctx context.Context) (uint64, int, error) {
-	l.mu.Lock()
-	silent := l.silent
-	l.mu.Unlock()
-	if silent {
-		<-ctx.Done()
-		return 0, 0, ctx.Err()
+// command waits until the shard would hear it.
+func (l *link) command(ctx context.Context) error {
+	if err := l.p.awake(ctx, l); err != nil {
+		return err
 	}
-	return 0, 0, nil
+	select {
+	case <-l.done:
+		return fmt.Errorf("%w: %w", pipeline.ErrBroken, l.err)
+	case <-l.p.killed:
+		<-l.done
+		return fmt.Errorf("%w: %w", pipeline.ErrBroken, l.err)
+	default:
+		return nil
+	}
+}
+
+func (l *link) Probe(ctx context.Context) (uint64, int, error) {
+	if err := l.command(ctx); err != nil {
+		return 0, 0, err
+	}
+	return l.p.progress()
 }
 
 func (l *link) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+	if err := l.command(ctx); err != nil {
+		return err
+	}
+	l.w.mu.Lock()
+	refuse := l.w.unfit[l.member.Name]
+	l.w.mu.Unlock()
+	if refuse != nil {
+		return refuse
+	}
 	var err error
 	if l.w.loading != nil && load.Layers.Len() > 0 {
 		err = l.w.loading(ctx, l.member.Name, load)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.loads++
-	if l.refuse != nil {
-		return l.refuse
-	}
 	progress(pass.LoadProgress{Done: 1, Total: 1})
-	l.blocks[load.Plan] = load // a shard that loads does not hear when nobody waits for it any more
+	if e := l.p.load(load, l.done); e != nil { // a shard that loads does not hear when nobody waits for it any more
+		return e
+	}
 	return err
 }
 
-func (l *link) Unload(_ context.Context, plan pass.PlanID) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.blocks, plan)
+func (l *link) Unload(ctx context.Context, plan pass.PlanID) error {
+	if err := l.command(ctx); err != nil {
+		return err
+	}
+	l.p.unload(plan)
 	return nil
 }
 
-func (l *link) Begin(_ context.Context, b pass.Begin) (pass.Begun, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.blocks[b.Plan]; !ok {
-		return pass.Begun{}, errors.New("no such plan")
+func (l *link) Begin(ctx context.Context, b pass.Begin) (pass.Begun, error) {
+	if err := l.command(ctx); err != nil {
+		return pass.Begun{}, err
 	}
-	l.open[b.Sequence] = true
-	return pass.Begun{}, nil
+	return l.p.begin(l.coordinator, b)
 }
 
-func (l *link) Release(_ context.Context, id pass.SequenceID) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.open, id)
+func (l *link) Release(ctx context.Context, id pass.SequenceID) error {
+	if err := l.command(ctx); err != nil {
+		return err
+	}
+	l.p.release(l.coordinator, id)
 	return nil
 }
 
-func (l *link) Describe(context.Context) (pass.Description, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d := pass.Description{Name: l.member.Name}
-	for id, load := range l.blocks {
-		d.Blocks = append(d.Blocks, pass.LoadedBlock{Plan: id, Layers: load.Layers})
+func (l *link) Describe(ctx context.Context) (pass.Description, error) {
+	if err := l.command(ctx); err != nil {
+		return pass.Description{}, err
 	}
-	return d, nil
+	return l.p.describe(), nil
 }
 
 func (l *link) Send(p *pass.Pass) error {
 	select {
 	case <-l.done:
 		return l.err
-	case l.w.results <- p:
-		return nil
+	default:
 	}
+	l.p.submit(&flight{Pass: p, origin: true})
+	return nil
 }
 
 func (l *link) Results(ctx context.Context, receive func(*pass.Result)) error {
@@ -158,15 +179,8 @@ func (l *link) Results(ctx context.Context, receive func(*pass.Result)) error {
 			return ctx.Err()
 		case <-l.done:
 			return l.err
-		case p := <-l.w.results:
-			time.Sleep(l.w.delay)
-			e := p.Entries[0]
-			out := pass.Output{Sequence: e.Sequence, Epoch: e.Epoch, Turn: e.Turn}
-			if e.Wants.Token {
-				id := l.w.next(e.Tokens[len(e.Tokens)-1])
-				out.Choice = &sample.Choice{Alternative: sample.Alternative{Token: id, Logprob: -1}}
-			}
-			receive(&pass.Result{Number: p.Number, Plan: p.Plan, Outputs: []pass.Output{out}})
+		case r := <-l.results:
+			receive(r)
 		}
 	}
 }
@@ -182,7 +196,24 @@ type cluster struct {
 
 const vocabulary = "../model/testdata/golden/llama/model.gguf"
 
+func newWorld(t *testing.T) *world {
+	return &world{
+		t: t, next: func(tokens []token.ID, _ uint64) token.ID { return tokens[len(tokens)-1] + 1 },
+		delay: time.Millisecond, read: time.Millisecond, procs: map[string]*proc{}, links: map[string]*link{}, unfit: map[string]error{},
+		events: func(string, ...any) {},
+	}
+}
+
 func start(t *testing.T, change func(*Config)) *cluster {
+	c := newWorld(t).coordinator("c", change)
+	stop := c.stop
+	c.stop = func() { stop(); c.end() }
+	return c
+}
+
+// coordinator starts one.
+func (w *world) coordinator(name string, change func(*Config)) *cluster {
+	t := w.t
 	t.Helper()
 	f, err := gguf.Open(vocabulary)
 	if err != nil {
@@ -197,25 +228,19 @@ func start(t *testing.T, change func(*Config)) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, next: func(id token.ID) token.ID { return id + 1 }, delay: time.Millisecond, results: make(chan *pass.Pass, 64), links: map[string]*link{}, unfit: map[string]error{}, dead: map[string]error{}}
 	shape := plan.Shape{Model: "m", Context: 64, Parallel: 2}
 	for range cfg.Layers {
 		shape.Layers = append(shape.Layers, plan.LayerSize{Weights: 1000, Cache: 1})
 	}
 	c := Config{
-		Name: "c", Model: cfg, Shape: shape, Load: pass.Load{Model: "m", Context: 64, Parallel: 2},
-		Tokenizer: tok, Shards: 2, MaxWaiting: 1,
+		Name: name, Model: cfg, Shape: shape, Load: pass.Load{Model: "m", Context: 64, Parallel: 2},
+		Tokenizer: tok, Shards: 2, MaxWaiting: 1, RecoveryTimeout: time.Minute,
 		Dial: func(m plan.Member, fault func(string, error)) Link {
-			l := &link{w: w, member: m, ready: make(chan struct{}), done: make(chan struct{}), die: make(chan error, 1),
-				blocks: map[pass.PlanID]pass.Load{}, open: map[pass.SequenceID]bool{}}
+			l := &link{w: w, coordinator: name, member: m, ready: make(chan struct{}), done: make(chan struct{}), die: make(chan error, 1),
+				results: make(chan *pass.Result, 256), fault: fault}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			l.refuse, l.fault = w.unfit[m.Name], fault
-			if old := w.links[m.Name]; old != nil && old.member == m {
-				old.mu.Lock() // the same process
-				l.blocks, l.loads = maps.Clone(old.blocks), old.loads
-				old.mu.Unlock()
-			}
+			l.p = w.procs[m.Name]
 			w.links[m.Name] = l
 			return l
 		},
@@ -241,21 +266,23 @@ func start(t *testing.T, change func(*Config)) *cluster {
 	return cl
 }
 
-// join adds shards to the roster.
+// join adds shards to the roster, whose processes begin with that.
 func (c *cluster) join(names ...string) {
 	for _, n := range names {
-		c.members = append(c.members, plan.Member{Name: n, Address: n + ":1", PID: int(n[0]), Memory: 1 << 20})
+		c.spawn(n)
+		c.members = append(c.members, plan.Member{Name: n, Address: n + ":1", PID: c.procs[n].pid, Memory: 1 << 20})
 	}
 	c.rosters <- plan.NewRoster(c.members...)
 }
 
-// lose takes a shard away, as kill -9 does: the link breaks, the roster follows.
+// lose takes a shard away, as kill -9 does: its links break, and the roster follows.
 func (c *cluster) lose(name string) {
-	killed := fmt.Errorf("shard %s was killed", name)
-	c.world.mu.Lock()
-	c.dead[name] = killed
-	c.world.mu.Unlock()
-	c.link(name).die <- killed
+	c.kill(name)
+	c.forget(name)
+}
+
+// forget takes a shard off the roster.
+func (c *cluster) forget(name string) {
 	for i, m := range c.members {
 		if m.Name == name {
 			c.members = append(c.members[:i:i], c.members[i+1:]...)
@@ -271,15 +298,13 @@ func (c *cluster) link(name string) *link {
 	return c.links[name]
 }
 
-// open counts the sequences that any shard still caches.
+// open counts the sequences that any living shard still caches.
 func (c *cluster) open() int {
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()
 	n := 0
-	for _, l := range c.links {
-		l.mu.Lock()
-		n += len(l.open)
-		l.mu.Unlock()
+	for _, p := range c.procs {
+		n += p.sequencesHeld()
 	}
 	return n
 }
@@ -299,6 +324,38 @@ func (c *cluster) collect(ctx context.Context, r Request) (ids []token.ID, text 
 		return nil
 	})
 	return ids, text, answer, err
+}
+
+// spawn starts a shard's process.
+func (w *world) spawn(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pid := len(w.procs) + 100
+	if old := w.procs[name]; old != nil {
+		pid = old.pid + 1000
+	}
+	p := newProc(w, name, pid)
+	w.procs[name] = p
+	w.tasks.Go(p.run)
+}
+
+func (w *world) proc(name string) *proc {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.procs[name]
+}
+
+func (w *world) kill(name string) { w.proc(name).kill() }
+
+// end ends every process.
+func (w *world) end() {
+	w.mu.Lock()
+	procs := maps.Clone(w.procs)
+	w.mu.Unlock()
+	for _, p := range procs {
+		p.kill()
+	}
+	w.tasks.Wait()
 }
 
 var _ pipeline.Hop = (*link)(nil)

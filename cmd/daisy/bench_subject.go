@@ -116,7 +116,7 @@ func (c *cli) withStages(ctx context.Context, path string, b *bench, use func(co
 	}
 	o := localOptions{
 		Model: path, Listen: "127.0.0.1:0", Shards: b.Stages, Threads: b.threads, Context: b.context(), Parallel: 1,
-		CacheType: b.CacheType, Kernels: b.Kernels, Quiet: c.logLevel != "debug", Brief: true,
+		CacheType: b.CacheType, Kernels: b.Kernels, Recovery: defaultRecovery, Quiet: c.logLevel != "debug", Brief: true,
 	}
 	return c.withCluster(ctx, o, func(ctx context.Context, l *localCluster, _ coordinator.Status) error {
 		return use(ctx, &stagesSubject{api: l.api, vocab: cfg.Vocab}, weights)

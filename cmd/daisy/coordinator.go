@@ -42,11 +42,17 @@ type coordinatorOptions struct {
 	Context   int // 0: the default
 	CacheType string
 	Parallel  int
+	Recovery  time.Duration // for which generations wait for a pipeline in place of one that was lost
 	Insecure  bool
 	Quiet     bool // nothing but warnings is of interest
 	Brief     bool // nobody is to be told when it ends
 	env       environment
 }
+
+// defaultRecovery gives a machine that has crashed time to start again, and is less than most clients wait for a token.
+const defaultRecovery = time.Minute
+
+const recoveryUsage = "how long answers wait for other shards when those that are left cannot hold the model"
 
 // maxWaiting is how many requests may wait for a place; a client that is refused knows at least where it stands.
 const maxWaiting = 256
@@ -89,6 +95,7 @@ func newCoordinatorCommand(c *cli) *cobra.Command {
 	f.IntVarP(&o.Context, "context", "c", 0, contextUsage)
 	f.IntVar(&o.Parallel, "parallel", defaultParallel, "sequences that are cached at once")
 	f.StringVar(&o.CacheType, "cache-type", "f16", "how keys and values are kept: f16 or f32")
+	f.DurationVar(&o.Recovery, "recovery-timeout", defaultRecovery, recoveryUsage)
 	f.BoolVar(&o.Insecure, "insecure", false, "listen beyond loopback, without encryption")
 	return cmd
 }
@@ -153,7 +160,7 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 			Model: local.Name, SHA256: local.SHA256, Path: local.Path, Bytes: local.Size,
 			Context: shape.Context, Parallel: shape.Parallel, CacheType: cache,
 		},
-		Tokenizer: text.tokenizer, Shards: o.Shards, MaxWaiting: maxWaiting,
+		Tokenizer: text.tokenizer, Shards: o.Shards, MaxWaiting: maxWaiting, RecoveryTimeout: o.Recovery,
 		Dial: func(m plan.Member, fault func(string, error)) coordinator.Link {
 			return rpc.NewHop(rpc.HopConfig{
 				Coordinator: name, Version: buildVersion(), Shard: m.Name, Address: m.Address, Dial: dial, Rows: rows, Fault: fault,

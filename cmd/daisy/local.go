@@ -38,6 +38,7 @@ type localOptions struct {
 	Parallel  int
 	CacheType string
 	Kernels   string
+	Recovery  time.Duration
 	Insecure  bool
 	Quiet     bool // the shards' log lines are kept for errors, not shown
 	Brief     bool // it lives for one purpose: no other process is meant to join it, or to be told when it ends
@@ -54,6 +55,7 @@ func (o *localOptions) bind(cmd *cobra.Command, env environment, listen string) 
 	f.IntVar(&o.Parallel, "parallel", defaultParallel, "sequences that are cached at once")
 	f.StringVar(&o.CacheType, "cache-type", "f16", "how keys and values are kept: f16 or f32")
 	f.StringVar(&o.Kernels, "kernels", env.kernels, "kernels to use, see daisy version (default: the fastest this CPU can run)")
+	f.DurationVar(&o.Recovery, "recovery-timeout", defaultRecovery, recoveryUsage)
 	f.BoolVar(&o.Insecure, "insecure", false, "listen beyond loopback, without encryption")
 }
 
@@ -161,7 +163,7 @@ func (c *cli) withCluster(ctx context.Context, o localOptions, use func(context.
 func (o *localOptions) coordinator(env environment) coordinatorOptions {
 	return coordinatorOptions{
 		Model: o.Model, Listen: o.Listen, Shards: o.Shards, Context: o.Context, CacheType: o.CacheType, Parallel: o.Parallel,
-		Insecure: o.Insecure, Quiet: o.Quiet, Brief: o.Brief, env: env,
+		Recovery: o.Recovery, Insecure: o.Insecure, Quiet: o.Quiet, Brief: o.Brief, env: env,
 	}
 }
 

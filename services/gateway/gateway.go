@@ -44,7 +44,7 @@ type Config struct {
 	MaxChoices   int   // answers of one request, prompts times n; 128
 	MaxParallel  int   // answers of one request that are generated at once; 8. More fill pipelines, and the queue for others
 
-	KeepAlive    time.Duration // silence of a stream before a comment is sent; 2 s. Proxies often give up after 30 s or 60 s
+	KeepAlive    time.Duration // silence of a stream before a comment is sent; 1 s. Proxies often give up after 30 s or 60 s
 	BodyTimeout  time.Duration // for a client to send its request's body; 60 s
 	WriteTimeout time.Duration // for a client to take each piece of its answer; 30 s, then its generations are ended
 
@@ -74,7 +74,7 @@ func (c *Config) Validate() error {
 		value *time.Duration
 		def   time.Duration
 	}{
-		{"KeepAlive", &c.KeepAlive, 2 * time.Second},
+		{"KeepAlive", &c.KeepAlive, time.Second},
 		{"BodyTimeout", &c.BodyTimeout, time.Minute},
 		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second},
 	} {

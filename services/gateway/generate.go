@@ -93,7 +93,7 @@ type event struct {
 }
 
 // events runs all choices, at most MaxParallel at a time, and yields what they give, each choice in order; after every
-// interval without an event an idle one, if interval is not 0. No goroutine outlives the loop, however it is left.
+// interval without text or an end an idle one, if interval is not 0. No goroutine outlives the loop, however it is left.
 func (g *Gateway) events(ctx context.Context, choices []*choice, interval time.Duration) iter.Seq[event] {
 	return func(yield func(event) bool) {
 		request := ctx
@@ -143,7 +143,7 @@ func (g *Gateway) events(ctx context.Context, choices []*choice, interval time.D
 			if !yield(e) || e.err != nil {
 				return
 			}
-			if timer != nil {
+			if timer != nil && (e.idle || e.end != nil || e.delta.Text != "") { // a token without text may tell the client nothing
 				timer.Reset(interval)
 			}
 		}

@@ -52,7 +52,7 @@ func (j *job) usage() *usage {
 
 // serve runs a job and answers with it, streamed or whole. An error that it returns is still to be told.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, j *job) error {
-	if !g.cfg.Engine.Ready() && g.cfg.Engine.Status().State != coordinator.StateLoading { // a plan that is being loaded is worth a wait
+	if !g.cfg.Engine.Ready() && g.cfg.Engine.Status().State == coordinator.StateWaiting { // all else is worth a wait
 		return g.notReady()
 	}
 	j.model, j.fingerprint = g.cfg.ModelName, g.fingerprint()

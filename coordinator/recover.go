@@ -1,0 +1,139 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/daisy-llm/daisy/coordinator/pipeline"
+	"github.com/daisy-llm/daisy/model/sample"
+	"github.com/daisy-llm/daisy/pass"
+)
+
+// A generation whose pipeline is whole, but whose epoch is not, may try again so often in a row, the longer apart the
+// oftener: a shard may have lost sequences with a link whose end has not been seen here yet. What fails more often has
+// another reason, and is an error.
+const (
+	maxAttempts  = 5
+	attemptPause = 50 * time.Millisecond
+)
+
+// isLoss says whether an error means that a generation must go on in another epoch, rather than end.
+func isLoss(err error) bool {
+	var refused *pass.Refusal
+	var begin *beginError
+	switch {
+	case errors.Is(err, pipeline.ErrBroken):
+		return true
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return false
+	case errors.As(err, &refused):
+		switch refused.Reason {
+		case pass.ReasonNoSequence, pass.ReasonPlan, pass.ReasonStaleEpoch, pass.ReasonGap:
+			return true // the shard had it, or an entry that came before: something was lost on the way
+		}
+		return false
+	}
+	return errors.As(err, &begin)
+}
+
+// recover gives the sequence a new epoch in a pipeline that works, replays its tokens there, and returns the token that is
+// owed. It waits up to Config.RecoveryTimeout for such a pipeline, and for older sequences to recover first.
+func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Choice, err error) {
+	ctx, span := g.c.cfg.Tracer.Start(ctx, "recover")
+	defer span.End()
+	g.c.recovering.enter(g.sequence)
+	defer g.c.recovering.leave(g.sequence)
+	for attempt := 0; ; {
+		until := time.Now().Add(g.c.cfg.RecoveryTimeout)
+		if g.deployment.pipeline.Err() != nil {
+			attempt = 0
+		} else if attempt++; attempt > maxAttempts {
+			return nil, fmt.Errorf("%w, and %d new epochs in a row failed: %w", ErrLost, maxAttempts, loss)
+		} else if err := g.pause(ctx, attemptPause<<attempt); err != nil {
+			return nil, err
+		}
+		if err := g.c.recovering.turn(ctx, g.sequence); err != nil {
+			return nil, err
+		}
+		d, err := g.c.deployed(ctx, until)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			return nil, fmt.Errorf("%w, and none took its place within %v (%v): %w", ErrLost, g.c.cfg.RecoveryTimeout, err, loss)
+		}
+		g.deployment = d
+		if choice, err = g.start(ctx); err == nil || !isLoss(err) {
+			return choice, err
+		}
+		loss = err
+	}
+}
+
+// pause waits, but not for a pipeline that has broken.
+func (g *generation) pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.deployment.pipeline.Broken():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// order lets sequences recover in the order of their age, one at a time: the oldest answers again first, instead of all
+// answering late. Sequences are numbered by age. The zero value is ready.
+type order struct {
+	mu      sync.Mutex
+	waiting map[pass.SequenceID]struct{}
+	changed chan struct{} // closed and replaced when one leaves
+}
+
+func (o *order) enter(id pass.SequenceID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting == nil {
+		o.waiting, o.changed = make(map[pass.SequenceID]struct{}), make(chan struct{})
+	}
+	o.waiting[id] = struct{}{}
+}
+
+func (o *order) leave(id pass.SequenceID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.waiting, id)
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// turn waits until no older sequence recovers.
+func (o *order) turn(ctx context.Context, id pass.SequenceID) error {
+	for {
+		o.mu.Lock()
+		first, changed := true, o.changed
+		for other := range o.waiting {
+			first = first && other >= id
+		}
+		o.mu.Unlock()
+		if first {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// count is how many sequences recover.
+func (o *order) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.waiting)
+}
