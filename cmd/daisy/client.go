@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/daisy-llm/daisy/coordinator"
+	"github.com/daisy-llm/daisy/services/cluster"
 )
 
 // Bounds on what a coordinator may send to a client.
@@ -27,26 +28,41 @@ const (
 // client speaks to a coordinator's HTTP API, as any other client would.
 type client struct {
 	address string // host:port
+	scheme  string // http or https
+	trust   clientTrust
 	http    *http.Client
 }
 
-// newClient takes HOST:PORT, with or without http:// before it.
-func newClient(address string) (*client, error) {
-	address = strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/")
+// newClient takes HOST:PORT, with or without http:// or https:// before it. Where neither says what is meant, only loopback is
+// plain: what goes to other machines is not sent in the clear by mistake.
+func newClient(address string, t clientTrust) (*client, error) {
+	scheme, rest, given := strings.Cut(address, "://")
+	if given {
+		address = rest
+	}
+	address = strings.TrimSuffix(address, "/")
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" || strings.ContainsAny(address, "/?#@") {
+	if err != nil || port == "" || strings.ContainsAny(address, "/?#@") || given && scheme != "http" && scheme != "https" {
 		return nil, fmt.Errorf("%q is not the address of a coordinator: write it as HOST:PORT", address)
 	}
 	if host == "" {
 		address = net.JoinHostPort("127.0.0.1", port)
 	}
+	if !given {
+		scheme = "https"
+		if cluster.IsLoopback(address) {
+			scheme = "http"
+		}
+	}
 	// No proxy: the address is a machine of ours. No timeout for the whole: answers take as long as they take.
 	transport := &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSClientConfig:       t.config(),
+		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 0,
 		MaxIdleConnsPerHost:   2,
 	}
-	return &client{address: address, http: &http.Client{Transport: transport}}, nil
+	return &client{address: address, scheme: scheme, trust: t, http: &http.Client{Transport: transport}}, nil
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -90,7 +106,7 @@ func (c *client) send(ctx context.Context, method, path string, body any) (*http
 		}
 		content = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, (&url.URL{Scheme: "http", Host: c.address, Path: path}).String(), content)
+	req, err := http.NewRequestWithContext(ctx, method, (&url.URL{Scheme: c.scheme, Host: c.address, Path: path}).String(), content)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", c.address, err)
 	}
@@ -104,13 +120,16 @@ func (c *client) send(ctx context.Context, method, path string, body any) (*http
 	case err == nil:
 		defer res.Body.Close()
 		raw, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+		if c.scheme == "http" && res.StatusCode == http.StatusBadRequest && bytes.Contains(raw, []byte("HTTPS")) {
+			return nil, fmt.Errorf("%s speaks TLS: write https://%s", c.address, c.address)
+		}
 		return nil, fmt.Errorf("%s answered %s: %s", c.address, res.Status, apiMessage(raw))
 	case context.Cause(ctx) != nil && !errors.Is(err, context.DeadlineExceeded):
 		return nil, context.Cause(ctx)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("no coordinator listens at %s: start one with `daisy up` or `daisy coordinator`", c.address)
 	}
-	return nil, fmt.Errorf("reach the coordinator: %w", err)
+	return nil, fmt.Errorf("reach the coordinator: %w", c.trust.explain(c.address, err))
 }
 
 // apiMessage takes the message out of an error in OpenAI's form; anything else is quoted as it is.

@@ -25,7 +25,7 @@ func serve(t *testing.T, status int, body string, got *string) *client {
 		io.WriteString(w, body)
 	}))
 	t.Cleanup(s.Close)
-	c, err := newClient(s.URL)
+	c, err := newClient(s.URL, clientTrust{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestChatReturnsTheCauseOfItsEnd(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer s.Close()
-	c, _ := newClient(s.URL)
+	c, _ := newClient(s.URL, clientTrust{})
 	defer c.close()
 	_, err := c.chat(ctx, chatRequest{}, func(string) error { cancel(errInterrupted); return nil })
 	if !errors.Is(err, errInterrupted) {
@@ -109,12 +109,12 @@ func TestClientAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"127.0.0.1:8080": "127.0.0.1:8080", "http://host:80/": "host:80", ":8080": "127.0.0.1:8080", "[::1]:1": "[::1]:1",
 	} {
-		if c, err := newClient(in); err != nil || c.address != want {
+		if c, err := newClient(in, clientTrust{}); err != nil || c.address != want {
 			t.Errorf("newClient(%q) = %+v, %v; want %s", in, c, err, want)
 		}
 	}
-	for _, in := range []string{"", "host", "host:", "https://host:1", "host:1/v1", "user@host:1"} {
-		if c, err := newClient(in); err == nil {
+	for _, in := range []string{"", "host", "host:", "ftp://host:1", "host:1/v1", "user@host:1"} {
+		if c, err := newClient(in, clientTrust{}); err == nil {
 			t.Errorf("newClient(%q) = %s, want an error", in, c.address)
 		}
 	}

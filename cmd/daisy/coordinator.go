@@ -43,7 +43,7 @@ type coordinatorOptions struct {
 	CacheType string
 	Parallel  int
 	Recovery  time.Duration // for which generations wait for a pipeline in place of one that was lost
-	Insecure  bool
+	Trust     trustOptions
 	Quiet     bool // nothing but warnings is of interest
 	Brief     bool // nobody is to be told when it ends
 	env       environment
@@ -72,8 +72,12 @@ func newCoordinatorCommand(c *cli) *cobra.Command {
 			if _, err := c.resolve(cmd.Context(), store, o.Model); err != nil {
 				return err
 			}
-			return runCoordinator(cmd.Context(), o, store, c.log, func(address string) {
-				fmt.Fprintf(c.out, "Listening on http://%s/v1; shards join with: daisy shard --join %s\n", address, address)
+			return runCoordinator(cmd.Context(), o, store, c.log, func(address string, guard protection) error {
+				text, err := joinText(address, guard, o.Trust.TokenTTL)
+				if err == nil {
+					_, err = fmt.Fprint(c.out, text)
+				}
+				return err
 			}, func(s coordinator.Status) {
 				stages := 0
 				for _, shard := range s.Shards {
@@ -96,15 +100,18 @@ func newCoordinatorCommand(c *cli) *cobra.Command {
 	f.IntVar(&o.Parallel, "parallel", defaultParallel, "sequences that are cached at once")
 	f.StringVar(&o.CacheType, "cache-type", "f16", "how keys and values are kept: f16 or f32")
 	f.DurationVar(&o.Recovery, "recovery-timeout", defaultRecovery, recoveryUsage)
-	f.BoolVar(&o.Insecure, "insecure", false, "listen beyond loopback, without encryption")
+	o.Trust.bind(cmd, c.env)
+	f.DurationVar(&o.Trust.TokenTTL, "token-ttl", defaultTokenTTL, "how long the token that is printed lets shards join; 0 makes none: see daisy token")
+	f.DurationVar(&o.Trust.CertificateTTL, "certificate-ttl", 24*time.Hour, "how long certificates are valid; they are renewed at two thirds of it")
 	return cmd
 }
 
 // runCoordinator serves until ctx ends. It calls listening once the port is open, and ready once a plan is loaded.
-func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.Store, log *slog.Logger, listening func(address string), ready func(coordinator.Status)) (err error) {
-	if err := checkListen(o.Listen, o.Insecure); err != nil {
+func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.Store, log *slog.Logger, listening func(address string, guard protection) error, ready func(coordinator.Status)) (err error) {
+	if err := checkListen(o.Listen); err != nil {
 		return err
 	}
+	o.Trust.warn(o.Listen, log)
 	local, err := store.Resolve(ctx, o.Model, logProgress{log})
 	if err != nil {
 		return err
@@ -127,6 +134,12 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 	if base == "" {
 		base = processName("coordinator")
 	}
+	var members *cluster.Cluster
+	guard, err := protectCoordinator(ctx, o, base, func() []string { return coordinatorsOf(members.Roster()) }, log)
+	if err != nil {
+		return err
+	}
+	defer guard.close()
 	name := base + "-" + randomSuffix() // new in every life, so that shards never take it for its former self
 	stopTelemetry, err := startTelemetry(ctx, o.env, "daisy-coordinator", name, log)
 	if err != nil {
@@ -143,17 +156,17 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 			Name: name, Role: plan.Coordinator, PID: os.Getpid(), State: plan.Joining,
 			Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
 		},
-		Port: port, Advertise: o.Advertise, Join: o.Join, Log: log,
+		Port: port, Advertise: o.Advertise, Join: o.Join, SecretKey: guard.gossipKey(), Log: log,
 	}
 	if o.Brief {
 		gossip.Timing.Leave = time.Nanosecond
 	}
-	members, err := cluster.New(gossip)
+	members, err = cluster.New(gossip)
 	if err != nil {
 		return err
 	}
 	rows := &pass.RowPool{}
-	dial := rpc.DialOptions(rpc.Insecure())
+	dial := rpc.DialOptions(guard.credentials())
 	engine, err := coordinator.New(coordinator.Config{
 		Name: name, Version: buildVersion(), Model: cfg, Shape: shape,
 		Load: pass.Load{
@@ -182,11 +195,15 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 		return err
 	}
 
-	listening(members.Address())
+	listener, handler := guard.serve(port.Listener(), api.Handler())
+	if err := listening(members.Address(), guard); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return members.Run(ctx) })
 	g.Go(func() error { return engine.Run(ctx, members.Watch(ctx)) })
-	g.Go(func() error { return serveHTTP(ctx, port.Listener(), api.Handler(), log) })
+	g.Go(func() error { return serveHTTP(ctx, listener, handler, log) })
+	g.Go(func() error { return guard.run(ctx) })
 	g.Go(func() error { return tellReady(ctx, engine, ready) })
 	return g.Wait()
 }

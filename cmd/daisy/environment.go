@@ -12,6 +12,8 @@ type environment struct {
 	kernels    string // DAISY_KERNELS: the kernels to use, instead of the best this CPU can run
 	hfEndpoint string // HF_ENDPOINT: a mirror of Hugging Face
 	hfToken    string // HF_TOKEN: sent to it, for models that need one
+	token      string // DAISY_TOKEN: lets this process into a secured cluster
+	stateDir   string // DAISY_STATE_DIR: where keys and certificates are kept
 
 	// lookup is for services/telemetry, which knows the OTEL_ variables.
 	lookup func(name string) (value string, set bool)
@@ -27,6 +29,8 @@ func readEnvironment(lookup func(string) (string, bool)) environment {
 		kernels:    get("DAISY_KERNELS"),
 		hfEndpoint: get("HF_ENDPOINT"),
 		hfToken:    get("HF_TOKEN"),
+		token:      get("DAISY_TOKEN"),
+		stateDir:   get("DAISY_STATE_DIR"),
 		lookup:     lookup,
 	}
 }

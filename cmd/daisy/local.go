@@ -17,6 +17,7 @@ import (
 	"github.com/daisy-llm/daisy/coordinator/plan"
 	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/services/catalogue"
+	"github.com/daisy-llm/daisy/services/cluster"
 )
 
 // How long things may take to end, before they are ended.
@@ -78,6 +79,12 @@ func (o *localOptions) validate() error {
 	if _, err := selectKernels(o.Kernels); err != nil {
 		return err
 	}
+	if err := checkListen(o.Listen); err != nil {
+		return err
+	}
+	if !o.Insecure && !cluster.IsLoopback(o.Listen) {
+		return fmt.Errorf("listening on %s would open the cluster to other machines without encryption: use a loopback address, daisy coordinator and daisy shard, or --insecure on a network that you trust", o.Listen)
+	}
 	_, err := o.memoryOfShard()
 	return err
 }
@@ -121,7 +128,7 @@ func (c *cli) withCluster(ctx context.Context, o localOptions, use func(context.
 	cluster.stopCoordinator = stop
 	go func() {
 		defer close(cluster.coordinatorEnded)
-		err := runCoordinator(coordinatorContext, o.coordinator(c.env), store, c.log, func(address string) { listening <- address }, func(s coordinator.Status) {
+		err := runCoordinator(coordinatorContext, o.coordinator(c.env), store, c.log, func(address string, _ protection) error { listening <- address; return nil }, func(s coordinator.Status) {
 			select {
 			case ready <- s:
 			default: // a later plan
@@ -139,7 +146,7 @@ func (c *cli) withCluster(ctx context.Context, o localOptions, use func(context.
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if cluster.api, err = newClient(dialable(cluster.address)); err != nil {
+	if cluster.api, err = newClient("http://"+dialable(cluster.address), clientTrust{}); err != nil {
 		return err
 	}
 	defer cluster.api.close()
@@ -163,7 +170,7 @@ func (c *cli) withCluster(ctx context.Context, o localOptions, use func(context.
 func (o *localOptions) coordinator(env environment) coordinatorOptions {
 	return coordinatorOptions{
 		Model: o.Model, Listen: o.Listen, Shards: o.Shards, Context: o.Context, CacheType: o.CacheType, Parallel: o.Parallel,
-		Recovery: o.Recovery, Insecure: o.Insecure, Quiet: o.Quiet, Brief: o.Brief, env: env,
+		Recovery: o.Recovery, Trust: trustOptions{Insecure: o.Insecure}, Quiet: o.Quiet, Brief: o.Brief, env: env,
 	}
 }
 

@@ -52,7 +52,7 @@ func newRootCommand(c *cli) *cobra.Command {
 	f.StringVar(&c.env.cacheDir, "cache-dir", c.env.cacheDir, "where models are kept (default: daisy in the user's cache folder)")
 	root.AddCommand(
 		newRunCommand(c), untilInterrupted(newUpCommand(c)), newStatusCommand(c), newPlanCommand(c), newPullCommand(c), newModelsCommand(c),
-		untilInterrupted(newCoordinatorCommand(c)), untilInterrupted(newShardCommand(c)),
+		untilInterrupted(newCoordinatorCommand(c)), untilInterrupted(newShardCommand(c)), newTokenCommand(c),
 		newBenchCommand(c), newPerplexityCommand(c), newVersionCommand(c),
 	)
 	return root

@@ -34,7 +34,7 @@ type shardOptions struct {
 	Threads    int    // 0: all cores
 	Memory     string // "": what the machine has to offer
 	Kernels    string
-	Insecure   bool
+	Trust      trustOptions
 	ParentPipe bool // standard input is a pipe that its parent holds: end with it
 	env        environment
 }
@@ -80,7 +80,7 @@ cache, or from where the coordinator has it, whichever has the right hash; a mod
 	f.IntVarP(&o.Threads, "threads", "t", 0, "threads that compute (default: all cores)")
 	f.StringVar(&o.Memory, "memory", "", "memory on offer, such as 8GiB (default: what is available)")
 	f.StringVar(&o.Kernels, "kernels", c.env.kernels, "kernels to use, see daisy version (default: the fastest this CPU can run)")
-	f.BoolVar(&o.Insecure, "insecure", false, "listen beyond loopback, without encryption")
+	o.Trust.bind(cmd, c.env)
 	f.BoolVar(&o.ParentPipe, "parent-pipe", false, "end when standard input does")
 	f.MarkHidden("parent-pipe")
 	cmd.MarkFlagRequired("join")
@@ -89,7 +89,7 @@ cache, or from where the coordinator has it, whichever has the right hash; a mod
 
 // runShard serves until ctx ends, or until it turns out that the cluster has no use for this shard.
 func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *slog.Logger, listening func(address string)) (err error) {
-	if err := checkListen(o.Listen, o.Insecure); err != nil {
+	if err := checkListen(o.Listen); err != nil {
 		return err
 	}
 	if len(o.Join) == 0 { // as of --join ""
@@ -107,8 +107,20 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	if err != nil {
 		return err
 	}
+	if !o.ParentPipe { // the parent has said it
+		o.Trust.warn(o.Listen, log)
+	}
+	var members *cluster.Cluster
+	guard, err := protectShard(ctx, o, func() []string { return coordinatorsOf(members.Roster()) }, log)
+	if err != nil {
+		return err
+	}
+	defer guard.close()
 	name := o.Name
-	if name == "" {
+	switch {
+	case guard.secure():
+		name = guard.identity.Name()
+	case name == "":
 		name = processName("shard")
 	}
 	log = log.With("shard", name)
@@ -134,7 +146,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	}
 	defer port.Close()
 	rows := &pass.RowPool{}
-	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(rpc.Insecure())...)
+	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(guard.credentials())...)
 	worker, err := shard.New(shard.Config{
 		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Grant: shardGrant,
 		Open: library.open, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
@@ -146,11 +158,11 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 		Name: name, Role: plan.Shard, PID: os.Getpid(), Cores: threads, Memory: memory, Speed: speed,
 		Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
 	}
-	gossip := cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, Log: log}
+	gossip := cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, SecretKey: guard.gossipKey(), Log: log}
 	if o.ParentPipe { // it ends with the coordinator and all its siblings: nobody is left to be told
 		gossip.Timing.Leave = time.Nanosecond
 	}
-	members, err := cluster.New(gossip)
+	members, err = cluster.New(gossip)
 	if err != nil {
 		return err
 	}
@@ -159,7 +171,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 			Name: name, PID: os.Getpid(), Address: members.Address(), Version: buildVersion(),
 			Protocol: pass.Protocol, Numerics: pass.Numerics, Kernels: kernels.Name, Cores: threads, Memory: memory,
 		},
-		Shard: worker, Outlet: outlet, Rows: rows, Credentials: rpc.Insecure(), Log: log,
+		Shard: worker, Outlet: outlet, Rows: rows, Credentials: guard.credentials(), Caller: guard.caller(), Log: log,
 		Loaded: func(blocks []shard.Held) {
 			members.Update(func(m *plan.Member) {
 				m.State, m.Plan = plan.Joining, 0
@@ -175,6 +187,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	g.Go(func() error { return outlet.Run(ctx) })
 	g.Go(func() error { return server.Run(ctx, port.Listener()) })
 	g.Go(func() error { return members.Run(ctx) })
+	g.Go(func() error { return guard.run(ctx) })
 	return g.Wait()
 }
 
@@ -235,15 +248,12 @@ func processName(role string) string {
 	return host + "-" + strconv.Itoa(os.Getpid())
 }
 
-// checkListen refuses to be reachable from other machines unless that was asked for.
-func checkListen(listen string, allowed bool) error {
+// checkListen refuses what is no address.
+func checkListen(listen string) error {
 	if _, port, err := net.SplitHostPort(listen); err != nil || !isPort(port) {
 		return fmt.Errorf("--listen %q is not HOST:PORT: write it like 127.0.0.1:8080, or 127.0.0.1:0 for any free port", listen)
 	}
-	if allowed || cluster.IsLoopback(listen) {
-		return nil
-	}
-	return fmt.Errorf("listening on %s would open the cluster to other machines without encryption: use a loopback address, or --insecure on a network that you trust", listen)
+	return nil
 }
 
 // isPort says whether text is the number of a port, 0 included.

@@ -17,14 +17,14 @@ import (
 const defaultCoordinator = "127.0.0.1:8080"
 
 func newStatusCommand(c *cli) *cobra.Command {
-	var address string
+	var o clientOptions
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show a cluster: its shards and who holds which layers",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := newClient(address)
+			api, err := o.client(c.env)
 			if err != nil {
 				return err
 			}
@@ -43,7 +43,7 @@ func newStatusCommand(c *cli) *cobra.Command {
 			return writeStatus(c.out, s)
 		},
 	}
-	cmd.Flags().StringVar(&address, "coordinator", defaultCoordinator, "`HOST:PORT` of the coordinator")
+	o.bind(cmd, c.env)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the status as JSON")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,16 +13,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
 	"github.com/daisy-llm/daisy/pass"
 	daisyv1 "github.com/daisy-llm/daisy/proto/daisy/v1"
 )
-
-// Insecure is for connections that need no protection: those that never leave the machine.
-func Insecure() credentials.TransportCredentials { return insecure.NewCredentials() }
 
 // DialOptions are those of every connection between Daisy's processes.
 func DialOptions(c credentials.TransportCredentials) []grpc.DialOption {
@@ -38,8 +35,11 @@ func DialOptions(c credentials.TransportCredentials) []grpc.DialOption {
 	}
 }
 
-// target keeps gRPC from resolving, or guessing at, what is an address already.
-func target(address string) string { return "passthrough:///" + address }
+// connect makes the connection to a shard: at that address, and under that name if the connection is protected.
+func connect(shard, address string, dial []grpc.DialOption) (*grpc.ClientConn, error) {
+	// passthrough keeps gRPC from resolving, or guessing at, what is an address already.
+	return grpc.NewClient("passthrough:///"+address, append(slices.Clone(dial), grpc.WithAuthority(authorityOf(shard)))...)
+}
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
@@ -119,7 +119,7 @@ func (h *Hop) Run(ctx context.Context) error {
 }
 
 func (h *Hop) run(ctx context.Context) error {
-	conn, err := grpc.NewClient(target(h.cfg.Address), h.cfg.Dial...)
+	conn, err := connect(h.cfg.Shard, h.cfg.Address, h.cfg.Dial)
 	if err != nil {
 		return err
 	}

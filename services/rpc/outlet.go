@@ -134,7 +134,7 @@ func (o *Outlet) carry(ctx context.Context, l *link) {
 }
 
 func (o *Outlet) stream(ctx context.Context, l *link) error {
-	conn, err := grpc.NewClient(target(l.address), o.dial...)
+	conn, err := connect(l.shard, l.address, o.dial)
 	if err != nil {
 		return err
 	}

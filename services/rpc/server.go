@@ -34,6 +34,7 @@ type ServerConfig struct {
 	Outlet      *Outlet
 	Rows        *pass.RowPool
 	Credentials credentials.TransportCredentials
+	Caller      Caller              // who calls, where Credentials protect the connection; nil: anyone may call anything
 	Options     []grpc.ServerOption // beside those that the protocol needs
 	Log         *slog.Logger
 
@@ -60,7 +61,11 @@ func NewServer(cfg ServerConfig) *Server {
 // Run serves on the listener until ctx ends. It ends early, with an error that says what to do, if the first coordinator
 // to ask cannot use this shard: another protocol, another arithmetic, another model file.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	gate := gate{s.cfg.Caller}
 	srv := grpc.NewServer(append([]grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(gate.unary),
+		grpc.ChainStreamInterceptor(gate.stream),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.Creds(s.cfg.Credentials),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
@@ -101,6 +106,9 @@ const (
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 20 * time.Second
 )
+
+// handshakeTimeout is how long a peer may take to open a connection.
+const handshakeTimeout = 10 * time.Second
 
 // Windows of HTTP/2's flow control: some frames of rows on their way, so that a long wire stays full. Left to itself gRPC
 // would look for them with a ping beside every message, which costs a hop more than the message does.
