@@ -101,18 +101,20 @@ func TestLogitsHash(t *testing.T) {
 		for _, cache := range []kvcache.Type{kvcache.F16, kvcache.F32} {
 			key := fmt.Sprintf("%s, %v cache", name, cache)
 			seen++
-			for i, set := range sets {
-				runs := all
-				if len(m.prompt) > 20 || cache == kvcache.F32 || i == 0 && len(sets) > 1 { // the reference is slow
-					runs = all[len(all)-1:]
-				}
-				for _, r := range runs {
-					if got := m.hash(t, r.cuts, cache, Options{Kernels: set, Threads: r.threads}); got != stored[key] {
-						t.Errorf("%s, kernels %s, %d threads, %d blocks: the logits have the hash\n%s\nand not the stored\n%s",
-							key, set.Name, r.threads, len(r.cuts)+1, got, stored[key])
+			t.Run(key, func(t *testing.T) {
+				for i, set := range sets {
+					runs := all
+					if len(m.prompt) > 20 || cache == kvcache.F32 || i == 0 && len(sets) > 1 { // the reference is slow
+						runs = all[len(all)-1:]
+					}
+					for _, r := range runs {
+						if got := m.hash(t, r.cuts, cache, Options{Kernels: set, Threads: r.threads}); got != stored[key] {
+							t.Errorf("kernels %s, %d threads, %d blocks: the logits have the hash\n%s\nand not the stored\n%s",
+								set.Name, r.threads, len(r.cuts)+1, got, stored[key])
+						}
 					}
 				}
-			}
+			})
 		}
 	}
 	if seen != len(stored) {
