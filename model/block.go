@@ -1,6 +1,8 @@
 package model
 
 import (
+	"sync/atomic"
+
 	"github.com/daisy-llm/daisy/model/kernel"
 	"github.com/daisy-llm/daisy/model/offheap"
 )
@@ -23,11 +25,12 @@ type Block struct {
 	team *kernel.Team
 	task struct{ forward, head func(worker int) } // kept, so that a pass makes no closure
 	pass struct {
-		x    []float32 // (rows, hidden) of the chunk in hand
-		rows int
-		out  []float32 // (rows, vocab)
+		// Workers that come late look at these, too.
+		rows, lots, reach atomic.Int32 // of the chunk in hand; reach: the most positions that a row sees
+		from, to          atomic.Int32 // layers, counted from the block's first
 
-		from, to int // layers, counted from the block's first
+		x   []float32 // (rows, hidden)
+		out []float32 // (rows, vocab)
 	}
 }
 

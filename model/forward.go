@@ -62,7 +62,8 @@ func (b *Block) ForwardIn(layers Layers, x []float32, entries []Entry) error {
 		return fmt.Errorf("forward: %w", err)
 	}
 	if from < to {
-		b.pass.from, b.pass.to = from, to
+		b.pass.from.Store(int32(from))
+		b.pass.to.Store(int32(to))
 		b.runChunks(x, entries)
 	}
 	for i := range entries {
@@ -113,7 +114,9 @@ func (b *Block) admit(from, to int, x []float32, entries []Entry) error {
 func (b *Block) runChunks(x []float32, entries []Entry) {
 	done, n := 0, 0
 	run := func() {
-		b.pass.x, b.pass.rows = x[done*b.cfg.Hidden:(done+n)*b.cfg.Hidden], n
+		b.pass.x = x[done*b.cfg.Hidden : (done+n)*b.cfg.Hidden]
+		b.pass.rows.Store(int32(n))
+		b.castLots(n)
 		b.team.Do(b.task.forward)
 		done, n = done+n, 0
 	}
@@ -133,12 +136,15 @@ func (b *Block) runChunks(x []float32, entries []Entry) {
 	b.pass.x = nil
 }
 
-// forwardChunk is what each worker does for a chunk. Between two barriers, no worker reads what another one writes.
+// forwardChunk is what each worker does for a chunk: it takes part in the steps, which do all the work.
 func (b *Block) forwardChunk(worker int) {
-	for t := worker; t < b.pass.rows; t += b.team.Size() {
-		b.turn(t)
-	}
-	for index := b.pass.from; index < b.pass.to; index++ {
+	b.shareRows(worker, b.cfg.Rope.Dims, func(from, to int) {
+		for t := from; t < to; t++ {
+			b.turn(t)
+		}
+	})
+	to := int(b.pass.to.Load())
+	for index := int(b.pass.from.Load()); index < to; index++ {
 		l := b.layers[index]
 		switch b.cfg.Norms {
 		case NormsBefore:
@@ -172,7 +178,8 @@ func (b *Block) Head(logits, x []float32) error {
 	}
 	for from := 0; from < rows; from += b.maxRows {
 		n := min(b.maxRows, rows-from)
-		b.pass.x, b.pass.rows, b.pass.out = x[from*hidden:(from+n)*hidden], n, logits[from*vocab:(from+n)*vocab]
+		b.pass.x, b.pass.out = x[from*hidden:(from+n)*hidden], logits[from*vocab:(from+n)*vocab]
+		b.pass.rows.Store(int32(n))
 		b.team.Do(b.task.head)
 	}
 	b.pass.x, b.pass.out = nil, nil
@@ -181,21 +188,21 @@ func (b *Block) Head(logits, x []float32) error {
 
 // headChunk is what each worker does for a chunk of Head.
 func (b *Block) headChunk(worker int) {
-	vocab, rows := b.cfg.Vocab, b.pass.rows
+	vocab := b.cfg.Vocab
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden)
 	b.normalise(worker, in, b.ends.norm.values)
-	b.team.Barrier()
-
-	from, to := b.multiply(worker, b.pass.out, vocab, &b.ends.head, in)
-	for t := range rows {
-		logits := b.pass.out[t*vocab+from : t*vocab+to]
-		if b.cfg.LogitDivisor != 1 {
-			for i := range logits {
-				logits[i] /= b.cfg.LogitDivisor
+	b.shareGroups(worker, &b.ends.head, func(first, last int) {
+		from, to := b.multiplyGroups(b.pass.out, vocab, &b.ends.head, in, first, last)
+		for t := range b.rows() {
+			logits := b.pass.out[t*vocab+from : t*vocab+to]
+			if b.cfg.LogitDivisor != 1 {
+				for i := range logits {
+					logits[i] /= b.cfg.LogitDivisor
+				}
+			}
+			if b.cfg.LogitCap != 0 {
+				b.kernels.SoftCap(logits, b.cfg.LogitCap)
 			}
 		}
-		if b.cfg.LogitCap != 0 {
-			b.kernels.SoftCap(logits, b.cfg.LogitCap)
-		}
-	}
+	})
 }

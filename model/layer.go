@@ -10,16 +10,10 @@ package model
 func (b *Block) preNormLayer(worker int, l *layer, index int) {
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
 	b.normalise(worker, in, l.attentionNorm.values)
-	b.team.Barrier()
-	from, to := b.attention(worker, l, index, in)
-	b.addColumns(from, to) // x (rows, hidden)
-	b.team.Barrier()
+	b.attention(worker, l, index, in) // x (rows, hidden)
 
 	b.normalise(worker, in, l.ffnNorm.values)
-	b.team.Barrier()
-	from, to = b.feedForward(worker, l, in)
-	b.addColumns(from, to)
-	b.team.Barrier()
+	b.feedForward(worker, l, in)
 }
 
 // postNormLayer is one layer of olmo2, as one worker sees it:
@@ -30,16 +24,12 @@ func (b *Block) preNormLayer(worker int, l *layer, index int) {
 // OLMo team, "2 OLMo 2 Furious", 2025. Queries and keys are normed over all heads.
 func (b *Block) postNormLayer(worker int, l *layer, index int) {
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
-	b.prepare(worker, in, b.pass.x, b.cfg.Hidden)
-	b.team.Barrier()
+	b.prepareStream(worker, in)
 	b.attention(worker, l, index, in)
-	b.team.Barrier()
 	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
 
-	b.prepare(worker, in, b.pass.x, b.cfg.Hidden) // no barrier: these are the worker's own rows, as in the next layer
-	b.team.Barrier()
+	b.prepareStream(worker, in)
 	b.feedForward(worker, l, in)
-	b.team.Barrier()
 	b.addNormed(worker, l.ffnPostNorm.values)
 }
 
@@ -53,40 +43,30 @@ func (b *Block) postNormLayer(worker int, l *layer, index int) {
 func (b *Block) sandwichLayer(worker int, l *layer, index int) {
 	in := b.inputs(&b.ofHidden, b.cfg.Hidden) // (rows, hidden)
 	b.normalise(worker, in, l.attentionNorm.values)
-	b.team.Barrier()
 	b.attention(worker, l, index, in)
-	b.team.Barrier()
 	b.addNormed(worker, l.attentionPostNorm.values) // x (rows, hidden)
 
-	b.normalise(worker, in, l.ffnNorm.values) // no barrier: these are the worker's own rows, as in the next layer
-	b.team.Barrier()
+	b.normalise(worker, in, l.ffnNorm.values)
 	b.feedForward(worker, l, in)
-	b.team.Barrier()
 	b.addNormed(worker, l.ffnPostNorm.values)
 }
 
-// attention computes output(attend(rope(qkv(in)))), the worker's columns [from, to) of product (rows, hidden).
-func (b *Block) attention(worker int, l *layer, index int, in inputs) (from, to int) {
+// attention computes output(attend(rope(qkv(in)))).
+func (b *Block) attention(worker int, l *layer, index int, in inputs) {
 	b.project(worker, l, in) // qkv (rows, queries | keys | values)
-	b.team.Barrier()
 	if b.cfg.QKNorm == AcrossHeads {
 		b.normaliseQK(worker, l)
-		b.team.Barrier()
 	}
 	b.turnAndStore(worker, l, index)
-	b.team.Barrier()
 	b.attend(worker, index) // attended (rows, heads, headDim)
-	b.team.Barrier()
-	in = b.inputs(&b.ofAttended, b.cfg.queryDim())
-	b.prepare(worker, in, b.attended, b.cfg.queryDim())
-	b.team.Barrier()
-	return b.multiply(worker, b.product, b.cfg.Hidden, &l.output, in)
+	attended := b.inputs(&b.ofAttended, b.cfg.queryDim())
+	b.prepare(worker, attended, b.attended, b.cfg.queryDim())
+	b.contribute(worker, &l.output, attended)
 }
 
-// feedForward computes down(activation(gate(in)) * up(in)), the worker's columns [from, to) of product (rows, hidden).
-func (b *Block) feedForward(worker int, l *layer, in inputs) (from, to int) {
+// feedForward computes down(activation(gate(in)) * up(in)).
+func (b *Block) feedForward(worker int, l *layer, in inputs) {
 	gated := b.inputs(&b.ofGated, b.cfg.FeedForward)
 	b.gateAndPrepare(worker, l, in, gated) // (rows, feedForward)
-	b.team.Barrier()
-	return b.multiply(worker, b.product, b.cfg.Hidden, &l.down, gated)
+	b.contribute(worker, &l.down, gated)
 }

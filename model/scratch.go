@@ -24,6 +24,7 @@ func (n *needs) add(f kernel.Format) {
 type scratch struct {
 	uses needs
 	rows []row // (rows) of the chunk in hand
+	lots []lot // of these rows
 
 	cos, sin               []float32 // (rows, pairs)
 	slidingCos, slidingSin []float32 // (rows, pairs); the same memory if the angles are
@@ -42,6 +43,9 @@ type row struct {
 	cache    *kvcache.Sequence
 	position token.Position
 }
+
+// lot is rows of a chunk, from row on, that attend together.
+type lot struct{ row, rows int }
 
 // worker is what each worker has for itself.
 type worker struct {
@@ -115,6 +119,7 @@ func (b *Block) makeScratch(uses needs, threads int) error {
 	b.memory = memory
 	b.lay(&arena{memory: memory}, b.cfg, uses, b.maxRows, threads, b.angles.same)
 	b.scratch.rows = make([]row, b.maxRows)
+	b.lots = make([]lot, 0, b.maxRows)
 	page := kernel.PageShape{Format: kernel.F32, Heads: b.cfg.KVHeads, KeyDim: b.cfg.HeadDim, ValueDim: b.cfg.HeadDim}
 	for i := range b.workers {
 		b.workers[i].scratch = kernel.NewAttentionScratch(page, attentionRows(b.cfg)*b.cfg.Heads/b.cfg.KVHeads)

@@ -100,10 +100,10 @@ func BenchmarkTeam(b *testing.B) {
 				team.Do(task)
 			}
 		})
-		b.Run(fmt.Sprintf("Barrier/%d", n), func(b *testing.B) {
-			team.Do(func(int) {
+		b.Run(fmt.Sprintf("Share/%d", n), func(b *testing.B) {
+			team.Do(func(worker int) {
 				for range b.N {
-					team.Barrier()
+					team.Share(worker, n, 1, func(int, int) {})
 				}
 			})
 		})
@@ -146,67 +146,65 @@ func BenchmarkDecode(b *testing.B) {
 				x, qkv, mixed := make([]float32, hidden), make([]float32, hidden+2*kvHeads*headDim), make([]float32, hidden)
 				gate, up, logits := make([]float32, inner), make([]float32, inner), make([]float32, vocabulary)
 				wide := Aligned(ActivationBytes(Q4_1, 1, inner))
-				type scratch struct {
-					normed, part []float32
-					narrow       []byte
-					attention    *AttentionScratch
-				}
-				own := make([]scratch, workers)
+				narrow := Aligned(ActivationBytes(Q4_1, 1, hidden))
+				normed, part := make([]float32, hidden), make([]float32, hidden)
+				own := make([]*AttentionScratch, workers)
 				for w := range own {
-					own[w] = scratch{make([]float32, hidden), make([]float32, hidden), Aligned(ActivationBytes(Q4_1, 1, hidden)), NewAttentionScratch(shape, heads)}
+					own[w] = NewAttentionScratch(shape, heads)
 				}
 				position := 0
-				share := func(m *Matrix, w int) (int, int) { return m.Groups() * w / workers, m.Groups() * (w + 1) / workers }
 				step := func(w int) {
-					me := &own[w]
-					narrow := s.Activations(me.narrow, Q4_1, 1, hidden)
+					me := own[w]
+					narrow := s.Activations(narrow, Q4_1, 1, hidden)
 					wide := s.Activations(wide, Q4_1, 1, inner)
+					alone := func(do func()) { team.Share(w, 1, 1, func(int, int) { do() }) }
 					residual := func(m Matrix, a Activations) {
-						g0, g1 := share(&m, w)
-						s.MatMul(me.part, hidden, m, g0, g1, a, 0, 1)
-						s.Add(x[g0*16:g1*16], me.part[g0*16:g1*16])
-						team.Barrier()
+						team.Share(w, m.Groups(), 4, func(g0, g1 int) {
+							s.MatMul(part, hidden, m, g0, g1, a, 0, 1)
+							s.Add(x[g0*16:g1*16], part[g0*16:g1*16])
+						})
+					}
+					norm := func(weights []float32) {
+						s.RMSNorm(normed, x, weights, 1e-5)
+						s.Quantize(narrow, normed, hidden, 0, 1)
 					}
 					for i := range model {
 						l := &model[i]
-						s.RMSNorm(me.normed, x, l.norm, 1e-5)
-						s.Quantize(narrow, me.normed, hidden, 0, 1)
-						g0, g1 := share(&l.qkv, w)
-						s.MatMul(qkv, len(qkv), l.qkv, g0, g1, narrow, 0, 1)
-						team.Barrier()
-						if w == workers-1 {
-							s.RoPE(qkv[hidden:hidden+kvHeads*headDim], headDim, cos, sin, Consecutive)
+						alone(func() { norm(l.norm) })
+						team.Share(w, l.qkv.Groups(), 4, func(g0, g1 int) {
+							s.MatMul(qkv, len(qkv), l.qkv, g0, g1, narrow, 0, 1)
+						})
+						alone(func() {
+							s.RoPE(qkv[:hidden+kvHeads*headDim], headDim, cos, sin, Consecutive)
 							for h := range kvHeads {
 								s.Store(shape, l.pages[position/TilePositions], h, position, qkv[hidden+h*headDim:][:headDim], qkv[hidden+(kvHeads+h)*headDim:][:headDim])
 							}
-						}
-						h0, h1 := heads*w/workers, heads*(w+1)/workers
-						s.RoPE(qkv[h0*headDim:h1*headDim], headDim, cos, sin, Consecutive)
-						team.Barrier()
-						for h0 < h1 {
-							kv := h0 / (heads / kvHeads)
-							end := min(h1, (kv+1)*(heads/kvHeads))
-							s.Attend(mixed[h0*headDim:end*headDim], qkv[h0*headDim:end*headDim],
-								&Attention{Shape: shape, Pages: l.pages, Head: kv, Queries: end - h0, Rows: 1, End: position + 1, Scale: 0.125}, me.attention)
-							h0 = end
-						}
-						team.Barrier()
-						s.Quantize(narrow, mixed, hidden, 0, 1)
+						})
+						team.Share(w, heads, 4, func(h0, h1 int) {
+							for h0 < h1 {
+								kv := h0 / (heads / kvHeads)
+								end := min(h1, (kv+1)*(heads/kvHeads))
+								s.Attend(mixed[h0*headDim:end*headDim], qkv[h0*headDim:end*headDim],
+									&Attention{Shape: shape, Pages: l.pages, Head: kv, Queries: end - h0, Rows: 1, End: position + 1, Scale: 0.125}, me)
+								h0 = end
+							}
+						})
+						alone(func() { s.Quantize(narrow, mixed, hidden, 0, 1) })
 						residual(l.o, narrow)
-						s.RMSNorm(me.normed, x, l.norm, 1e-5)
-						s.Quantize(narrow, me.normed, hidden, 0, 1)
-						g0, g1 = share(&l.gate, w)
-						s.MatMul(gate, inner, l.gate, g0, g1, narrow, 0, 1)
-						s.MatMul(up, inner, l.up, g0, g1, narrow, 0, 1)
-						s.SwiGLU(gate[g0*16:g1*16], gate[g0*16:g1*16], up[g0*16:g1*16])
-						s.QuantizeColumns(wide, gate, inner, 0, 1, g0*16, g1*16)
-						team.Barrier()
+						alone(func() { norm(l.norm) })
+						team.Share(w, l.gate.Groups(), 4, func(g0, g1 int) {
+							g0, g1 = g0&^1, g1&^1 // whole blocks of 32
+							s.MatMul(gate, inner, l.gate, g0, g1, narrow, 0, 1)
+							s.MatMul(up, inner, l.up, g0, g1, narrow, 0, 1)
+							s.SwiGLU(gate[g0*16:g1*16], gate[g0*16:g1*16], up[g0*16:g1*16])
+							s.QuantizeColumns(wide, gate, inner, 0, 1, g0*16, g1*16)
+						})
 						residual(l.down, wide)
 					}
-					s.RMSNorm(me.normed, x, model[0].norm, 1e-5)
-					s.Quantize(narrow, me.normed, hidden, 0, 1)
-					g0, g1 := share(&head, w)
-					s.MatMul(logits, vocabulary, head, g0, g1, narrow, 0, 1)
+					alone(func() { norm(model[0].norm) })
+					team.Share(w, head.Groups(), 4, func(g0, g1 int) {
+						s.MatMul(logits, vocabulary, head, g0, g1, narrow, 0, 1)
+					})
 				}
 				for b.Loop() {
 					copy(x, start)

@@ -7,25 +7,33 @@ import (
 	"time"
 )
 
-// gate is a place where goroutines wait for an event that comes again and again.
+// gate is where a worker finds its pieces of the step that is open, and waits for the next step.
 type gate struct {
-	opened   atomic.Uint32 // so often
+	dealt    atomic.Uint64 // the step | the next piece | one past the last
 	_        cacheLine
-	sleepers atomic.Int32 // goroutines that sleep here, or are about to
+	asleep   atomic.Bool  // or about to be
 	patience atomic.Int64 // nanoseconds awake before that; see learn
 	mu       sync.Mutex
-	cond     *sync.Cond // of opened
+	cond     *sync.Cond // of dealt
 }
 
-// How long a goroutine waits awake. A sleep costs some 50 us until it has ended, and more on a virtual machine: if one
-// worker slept for less than that, the next would have to wait for it, sleep in turn, and so on through a whole pass. So
-// whoever slept only soon to be woken waits longer the next time. A worker that a busy competitor has pushed aside is gone
-// for a time slice, several milliseconds: who waited for it should have slept at once, also because the operating system
-// moves the one pushed aside only to a core that is idle. For the same reason nobody calls sched_yield here: it would give
-// a competitor whole time slices.
+// dealt has 13 bits for each piece, and the rest for the step: 16 bits for its number in the call, the others for the call's. So
+// the steps of a call of long ago are none of today's.
+const (
+	pieceBits = 13
+	maxPieces = 1<<pieceBits - 1
+	stepBits  = 16
+	stepMask  = 1<<(64-2*pieceBits) - 1
+)
+
+// How long a goroutine waits awake. A sleep costs some 50 us until it has ended, and more on a virtual machine, so whoever
+// slept only soon to be woken waits longer the next time. A worker that a busy competitor has pushed aside is gone for a
+// time slice, several milliseconds: who waited for it should have slept at once, also because the operating system moves the
+// one pushed aside only to a core that is idle.
 const (
 	leastPatience = 40 * time.Microsecond
 	mostPatience  = 400 * time.Microsecond
+	longest       = 20 * time.Millisecond  // in the middle of a task
 	soon          = 600 * time.Microsecond // awake and asleep together
 	late          = 1000 * time.Microsecond
 )
@@ -33,6 +41,59 @@ const (
 func (g *gate) init(patience time.Duration) {
 	g.patience.Store(int64(patience))
 	g.cond = sync.NewCond(&g.mu)
+}
+
+// opened is the step that is open, or was the last.
+func (g *gate) opened() uint64 { return g.dealt.Load() >> (2 * pieceBits) }
+
+// deal opens a step with the pieces [from, to) for this worker; wake has to follow.
+func (g *gate) deal(step uint64, from, to int) {
+	g.dealt.Store(step<<(2*pieceBits) | uint64(from)<<pieceBits | uint64(to))
+}
+
+// take takes a piece, if the step is still open and has one here.
+func (g *gate) take(step uint64) (piece int, ok bool) {
+	for {
+		d := g.dealt.Load()
+		next, end := d>>pieceBits&maxPieces, d&maxPieces
+		if d>>(2*pieceBits) != step || next >= end {
+			return 0, false
+		}
+		if g.dealt.CompareAndSwap(d, d+1<<pieceBits) {
+			return int(next), true
+		}
+	}
+}
+
+// wake wakes the worker if it sleeps. It said so before its last look at dealt, and dealt was changed before this look at
+// asleep: one of the two sees the other.
+func (g *gate) wake() {
+	if g.asleep.Load() && g.asleep.CompareAndSwap(true, false) {
+		g.mu.Lock()
+		g.cond.Signal()
+		g.mu.Unlock()
+	}
+}
+
+// await returns once a step is open that is not the one seen.
+func (t *Team) await(worker int, seen uint64) {
+	g := &t.workers[worker].gate
+	patience := time.Duration(g.patience.Load())
+	if g.opened() != seen || patience > 0 && t.awake(worker, seen, patience) {
+		return
+	}
+	began := time.Now()
+	runtime.Gosched() // to a goroutine of this process, if one waits for a place
+	g.mu.Lock()
+	for g.opened() == seen {
+		g.asleep.Store(true) // each time: who was about to wake it for the step before may have reset it
+		if g.opened() == seen {
+			g.cond.Wait()
+		}
+	}
+	g.mu.Unlock()
+	g.asleep.Store(false)
+	g.learn(patience + time.Since(began))
 }
 
 // learn from how long a wait was that ended in a sleep. A gate without patience never gets any.
@@ -46,43 +107,15 @@ func (g *gate) learn(waited time.Duration) {
 	}
 }
 
-// open lets through everybody who waits.
-func (g *gate) open() {
-	g.opened.Add(1)
-	// A goroutine counts itself as a sleeper before its last look at opened, and opened was counted up before this look at
-	// the sleepers: one of the two sees the other.
-	if g.sleepers.Load() != 0 {
-		g.mu.Lock()
-		g.cond.Broadcast()
-		g.mu.Unlock()
-	}
-}
-
-// await returns once the gate has opened more often than seen.
-func (g *gate) await(seen uint32) {
-	patience := time.Duration(g.patience.Load())
-	if patience > 0 && g.awake(seen, patience) {
-		return
-	}
-	began := time.Now()
-	runtime.Gosched() // to a goroutine of this process, if one waits for a place
-	g.sleepers.Add(1)
-	g.mu.Lock()
-	for g.opened.Load() == seen {
-		g.cond.Wait()
-	}
-	g.mu.Unlock()
-	g.sleepers.Add(-1)
-	g.learn(patience + time.Since(began))
-}
-
-// awake spins until the gate opens, and says whether it has.
-func (g *gate) awake(seen uint32, patience time.Duration) bool {
+// awake waits until a step is open that is not the one seen, and says whether it has come. In the middle of a task, some
+// worker lost its core while it held a piece: it will be back soon, and may even be waiting for this core.
+func (t *Team) awake(worker int, seen uint64, patience time.Duration) bool {
 	const looks = 16 // between glances at the clock
+	g := &t.workers[worker].gate
 	var start time.Time
 	for {
 		for range looks {
-			if g.opened.Load() != seen {
+			if g.opened() != seen {
 				return true
 			}
 			pause()
@@ -90,8 +123,13 @@ func (g *gate) awake(seen uint32, patience time.Duration) bool {
 		safePoint()
 		if start.IsZero() {
 			start = time.Now()
-		} else if time.Since(start) > patience {
-			return false
+		} else if waited := time.Since(start); waited > patience {
+			if !t.busy.Load() || waited > longest {
+				return false
+			}
+			t.spread(worker, t.size)
+			yield()
+			runtime.Gosched()
 		}
 	}
 }
