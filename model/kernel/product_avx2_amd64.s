@@ -22,14 +22,15 @@ DATA upperMasks<>+56(SB)/4, $0x30303030
 DATA upperMasks<>+60(SB)/4, $0x30303030
 GLOBL upperMasks<>(SB), RODATA|NOPTR, $64
 
-// func productQ8_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x1AVX2(SB), NOSPLIT, $0-48
+// func productQ8_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x80808080, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -46,10 +47,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -66,7 +67,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -83,7 +84,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -100,7 +101,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -117,7 +118,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -134,7 +135,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU 352(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -151,7 +152,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU 416(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -168,7 +169,7 @@ block:
 	VPMADDUBSW Y6, Y5, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU 480(SI), Y5
 	VPXOR Y8, Y5, Y4
 	VPABSB Y4, Y5
@@ -209,14 +210,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x2AVX2(SB), NOSPLIT, $0-48
+// func productQ8_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x80808080, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -235,12 +237,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -267,7 +269,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -294,7 +296,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -321,7 +323,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -348,7 +350,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -375,7 +377,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU 352(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -402,7 +404,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU 416(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -429,7 +431,7 @@ block:
 	VPMADDUBSW Y10, Y9, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU 480(SI), Y9
 	VPXOR Y12, Y9, Y8
 	VPABSB Y8, Y9
@@ -491,8 +493,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x3AVX2(SB), NOSPLIT, $0-48
+// func productQ8_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -700,8 +702,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x4AVX2(SB), NOSPLIT, $0-48
+// func productQ8_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -957,14 +959,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x1AVX2(SB), NOSPLIT, $0-48
+// func productQ4_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -981,10 +984,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1005,7 +1008,7 @@ block:
 	VPBROADCASTD 16(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1026,7 +1029,7 @@ block:
 	VPBROADCASTD 20(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1047,7 +1050,7 @@ block:
 	VPBROADCASTD 24(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1098,14 +1101,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x2AVX2(SB), NOSPLIT, $0-48
+// func productQ4_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -1124,12 +1128,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1162,7 +1166,7 @@ block:
 	VPBROADCASTD 48(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1195,7 +1199,7 @@ block:
 	VPBROADCASTD 52(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1228,7 +1232,7 @@ block:
 	VPBROADCASTD 56(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1308,8 +1312,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x3AVX2(SB), NOSPLIT, $0-48
+// func productQ4_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1470,8 +1474,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x4AVX2(SB), NOSPLIT, $0-48
+// func productQ4_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1667,14 +1671,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x1AVX2(SB), NOSPLIT, $0-48
+// func productQ4_1x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -1691,10 +1696,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1715,7 +1720,7 @@ block:
 	VPBROADCASTD 16(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1736,7 +1741,7 @@ block:
 	VPBROADCASTD 20(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1757,7 +1762,7 @@ block:
 	VPBROADCASTD 24(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1810,14 +1815,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x2AVX2(SB), NOSPLIT, $0-48
+// func productQ4_1x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -1836,12 +1842,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1874,7 +1880,7 @@ block:
 	VPBROADCASTD 48(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1907,7 +1913,7 @@ block:
 	VPBROADCASTD 52(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1940,7 +1946,7 @@ block:
 	VPBROADCASTD 56(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -2022,8 +2028,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x3AVX2(SB), NOSPLIT, $0-48
+// func productQ4_1x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2185,8 +2191,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x4AVX2(SB), NOSPLIT, $0-48
+// func productQ4_1x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2383,14 +2389,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x1AVX2(SB), NOSPLIT, $0-48
+// func productQ5_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -2407,11 +2414,11 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -2448,7 +2455,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -2487,7 +2494,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -2526,7 +2533,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -2593,14 +2600,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x2AVX2(SB), NOSPLIT, $0-48
+// func productQ5_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -2619,13 +2627,13 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2676,7 +2684,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2729,7 +2737,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2782,7 +2790,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2878,8 +2886,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x3AVX2(SB), NOSPLIT, $0-48
+// func productQ5_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3080,8 +3088,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x4AVX2(SB), NOSPLIT, $0-48
+// func productQ5_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3320,14 +3328,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx1AVX2(SB), NOSPLIT, $0-48
+// func productQ4_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -3348,7 +3357,7 @@ half:
 block:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU 0(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -3369,7 +3378,7 @@ block:
 	VPBROADCASTD 16(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -3390,7 +3399,7 @@ block:
 	VPBROADCASTD 20(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -3411,7 +3420,7 @@ block:
 	VPBROADCASTD 24(BX), Y6
 	VPMADDUBSW Y6, Y5, Y7
 	VPADDW Y7, Y3, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -3469,11 +3478,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2112, R13
 	ADDQ $2368, R11
@@ -3488,14 +3497,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx2AVX2(SB), NOSPLIT, $0-48
+// func productQ4_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -3520,7 +3530,7 @@ block:
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU 0(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -3553,7 +3563,7 @@ block:
 	VPBROADCASTD 48(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -3586,7 +3596,7 @@ block:
 	VPBROADCASTD 52(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -3619,7 +3629,7 @@ block:
 	VPBROADCASTD 56(BX), Y10
 	VPMADDUBSW Y10, Y9, Y11
 	VPADDW Y11, Y7, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -3703,11 +3713,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2112, R13
 	ADDQ $2368, R11
@@ -3725,8 +3735,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx3AVX2(SB), NOSPLIT, $0-48
+// func productQ4_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3904,8 +3914,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx4AVX2(SB), NOSPLIT, $0-48
+// func productQ4_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4118,14 +4128,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx1AVX2(SB), NOSPLIT, $0-48
+// func productQ5_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -4144,10 +4155,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -4184,7 +4195,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -4223,7 +4234,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -4262,7 +4273,7 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -4336,11 +4347,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2624, R13
 	ADDQ $2880, R11
@@ -4355,14 +4366,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx2AVX2(SB), NOSPLIT, $0-48
+// func productQ5_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -4383,12 +4395,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -4439,7 +4451,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -4492,7 +4504,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -4545,7 +4557,7 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -4645,11 +4657,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2624, R13
 	ADDQ $2880, R11
@@ -4667,8 +4679,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx3AVX2(SB), NOSPLIT, $0-48
+// func productQ5_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4886,8 +4898,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx4AVX2(SB), NOSPLIT, $0-48
+// func productQ5_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5143,14 +5155,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx1AVX2(SB), NOSPLIT, $0-48
+// func productQ6_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -5169,18 +5182,18 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
 	VPSLLD $4, Y10, Y10
 	VPAND upperMasks<>+32(SB), Y10, Y10
 	VPOR Y10, Y4, Y4
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y5
 	VMOVDQU 0(SI), Y10
@@ -5213,13 +5226,13 @@ block:
 	VPADDW Y6, Y7, Y7
 	VPMADDWD Y9, Y7, Y7
 	VPADDD Y7, Y3, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
 	VPAND upperMasks<>+32(SB), Y10, Y10
 	VPOR Y10, Y4, Y4
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU 320(SI), Y5
 	VPAND Y8, Y5, Y5
 	VMOVDQU 0(SI), Y10
@@ -5382,11 +5395,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $3136, R13
 	ADDQ $3392, R11
@@ -5401,14 +5414,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx2AVX2(SB), NOSPLIT, $0-48
+// func productQ6_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -5429,20 +5443,20 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
 	VPSLLD $4, Y14, Y14
 	VPAND upperMasks<>+32(SB), Y14, Y14
 	VPOR Y14, Y8, Y8
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y9
 	VMOVDQU 0(SI), Y14
@@ -5489,13 +5503,13 @@ block:
 	VPADDW Y10, Y11, Y11
 	VPMADDWD Y13, Y11, Y11
 	VPADDD Y11, Y7, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
 	VPAND upperMasks<>+32(SB), Y14, Y14
 	VPOR Y14, Y8, Y8
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU 320(SI), Y9
 	VPAND Y12, Y9, Y9
 	VMOVDQU 0(SI), Y14
@@ -5726,11 +5740,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $3136, R13
 	ADDQ $3392, R11
@@ -5748,8 +5762,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx3AVX2(SB), NOSPLIT, $0-48
+// func productQ6_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5991,8 +6005,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx4AVX2(SB), NOSPLIT, $0-48
+// func productQ6_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6279,14 +6293,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productF32x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x1AVX2(SB), NOSPLIT, $0-48
+// func productF32x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -6379,14 +6394,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x2AVX2(SB), NOSPLIT, $0-48
+// func productF32x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -6482,8 +6498,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x3AVX2(SB), NOSPLIT, $0-48
+// func productF32x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6539,8 +6555,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x4AVX2(SB), NOSPLIT, $0-48
+// func productF32x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6605,14 +6621,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x1AVX2(SB), NOSPLIT, $0-48
+// func productF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -6705,14 +6722,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x2AVX2(SB), NOSPLIT, $0-48
+// func productF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -6808,8 +6826,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x3AVX2(SB), NOSPLIT, $0-48
+// func productF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6865,8 +6883,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x4AVX2(SB), NOSPLIT, $0-48
+// func productF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6931,14 +6949,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x1AVX2(SB), NOSPLIT, $0-48
+// func productBF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x1AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -7041,14 +7060,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x2AVX2(SB), NOSPLIT, $0-48
+// func productBF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x2AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -7150,8 +7170,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x3AVX2(SB), NOSPLIT, $0-48
+// func productBF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x3AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7209,8 +7229,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x4AVX2(SB), NOSPLIT, $0-48
+// func productBF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x4AVX2(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI

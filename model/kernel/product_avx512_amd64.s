@@ -4,14 +4,15 @@
 
 #include "textflag.h"
 
-// func productQ8_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x1AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 group:
@@ -19,30 +20,30 @@ group:
 	MOVQ R9, CX
 	VXORPS Z0, Z0, Z0
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPBROADCASTD 48(BX), Z1
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU64 32(SI), Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z1
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VPDPBUSD.BCST 4(BX), Z25, Z1
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z1
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPDPBUSD.BCST 12(BX), Z25, Z1
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU64 288(SI), Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z1
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU64 352(SI), Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z1
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU64 416(SI), Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z1
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU64 480(SI), Z25
 	VPDPBUSD.BCST 28(BX), Z25, Z1
 	VCVTPH2PS (SI), Z26
@@ -61,14 +62,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x2AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 group:
@@ -77,38 +79,38 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPBROADCASTD 96(BX), Z2
 	VPBROADCASTD 100(BX), Z3
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU64 32(SI), Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z2
 	VPDPBUSD.BCST 32(BX), Z24, Z3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VPDPBUSD.BCST 4(BX), Z25, Z2
 	VPDPBUSD.BCST 36(BX), Z25, Z3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z2
 	VPDPBUSD.BCST 40(BX), Z24, Z3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPDPBUSD.BCST 12(BX), Z25, Z2
 	VPDPBUSD.BCST 44(BX), Z25, Z3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU64 288(SI), Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z2
 	VPDPBUSD.BCST 48(BX), Z24, Z3
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU64 352(SI), Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z2
 	VPDPBUSD.BCST 52(BX), Z25, Z3
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU64 416(SI), Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z2
 	VPDPBUSD.BCST 56(BX), Z24, Z3
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU64 480(SI), Z25
 	VPDPBUSD.BCST 28(BX), Z25, Z2
 	VPDPBUSD.BCST 60(BX), Z25, Z3
@@ -133,8 +135,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x3AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -211,8 +213,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x4AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -304,8 +306,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x5AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -412,8 +414,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x6AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -535,8 +537,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x7AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -673,8 +675,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x8AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -826,8 +828,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x9AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -995,8 +997,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x10AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1179,8 +1181,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x11AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1378,8 +1380,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x12AVX512(SB), NOSPLIT, $0-48
+// func productQ8_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1592,14 +1594,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x1AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -1609,28 +1612,28 @@ group:
 	MOVQ R9, CX
 	VXORPS Z0, Z0, Z0
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPBROADCASTD 40(BX), Z1
 	VPXORD Z2, Z2, Z2
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU64 32(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z2
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z2
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z2
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z1
@@ -1654,14 +1657,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x2AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -1672,12 +1676,12 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPBROADCASTD 80(BX), Z2
 	VPXORD Z4, Z4, Z4
 	VPBROADCASTD 84(BX), Z3
 	VPXORD Z5, Z5, Z5
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU64 32(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z2
@@ -1685,7 +1689,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z4
 	VPDPBUSD.BCST 48(BX), Z25, Z5
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z2
@@ -1693,7 +1697,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z4
 	VPDPBUSD.BCST 52(BX), Z25, Z5
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z2
@@ -1701,7 +1705,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z4
 	VPDPBUSD.BCST 56(BX), Z25, Z5
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z2
@@ -1734,8 +1738,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x3AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1827,8 +1831,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x4AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1938,8 +1942,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x5AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2054,8 +2058,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x6AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2185,8 +2189,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x7AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2331,8 +2335,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x8AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2492,8 +2496,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x9AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2669,8 +2673,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x10AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2861,8 +2865,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x11AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3068,8 +3072,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x12AVX512(SB), NOSPLIT, $0-48
+// func productQ4_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3290,14 +3294,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x1AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -3307,28 +3312,28 @@ group:
 	MOVQ R9, CX
 	VXORPS Z0, Z0, Z0
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z2
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z2
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z2
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z1
@@ -3354,14 +3359,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x2AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -3372,12 +3378,12 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXORD Z2, Z2, Z2
 	VPXORD Z4, Z4, Z4
 	VPXORD Z3, Z3, Z3
 	VPXORD Z5, Z5, Z5
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z2
@@ -3385,7 +3391,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z4
 	VPDPBUSD.BCST 48(BX), Z25, Z5
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z2
@@ -3393,7 +3399,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z4
 	VPDPBUSD.BCST 52(BX), Z25, Z5
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z2
@@ -3401,7 +3407,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z4
 	VPDPBUSD.BCST 56(BX), Z25, Z5
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z2
@@ -3437,8 +3443,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x3AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3534,8 +3540,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x4AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3650,8 +3656,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x5AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3772,8 +3778,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x6AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3910,8 +3916,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x7AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4064,8 +4070,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x8AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4234,8 +4240,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x9AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4421,8 +4427,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x10AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4624,8 +4630,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x11AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4843,8 +4849,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x12AVX512(SB), NOSPLIT, $0-48
+// func productQ4_1x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5078,14 +5084,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x1AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x10101010, AX
@@ -5095,10 +5102,10 @@ group:
 	MOVQ R9, CX
 	VXORPS Z0, Z0, Z0
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPBROADCASTD 44(BX), Z1
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VMOVDQU64 32(SI), Z27
 	VPSLLD $4, Z27, Z24
@@ -5109,7 +5116,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z1
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z25
 	VPSLLD $3, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5120,7 +5127,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 20(BX), Z24, Z1
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5131,7 +5138,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z1
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU64 288(SI), Z25
 	VPSLLD $1, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5158,14 +5165,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x2AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x10101010, AX
@@ -5176,11 +5184,11 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPBROADCASTD 88(BX), Z2
 	VPBROADCASTD 92(BX), Z3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU64 96(SI), Z25
 	VMOVDQU64 32(SI), Z27
 	VPSLLD $4, Z27, Z24
@@ -5193,7 +5201,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z2
 	VPDPBUSD.BCST 48(BX), Z24, Z3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU64 160(SI), Z25
 	VPSLLD $3, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5206,7 +5214,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 20(BX), Z24, Z2
 	VPDPBUSD.BCST 52(BX), Z24, Z3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU64 224(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5219,7 +5227,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z2
 	VPDPBUSD.BCST 56(BX), Z24, Z3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU64 288(SI), Z25
 	VPSLLD $1, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -5253,8 +5261,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x3AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5357,8 +5365,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x4AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5476,8 +5484,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x5AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5610,8 +5618,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x6AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5759,8 +5767,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x7AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -5923,8 +5931,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x8AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6102,8 +6110,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x9AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6297,8 +6305,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x10AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6507,8 +6515,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x11AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6732,8 +6740,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x12AVX512(SB), NOSPLIT, $0-48
+// func productQ5_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -6972,14 +6980,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx1AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -6989,11 +6998,11 @@ group:
 	LEAQ (R9*8), CX
 	VXORPS Z0, Z0, Z0
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	VCVTPH2PS 32(SI), Z29
 	LEAQ 64(SI), R11
@@ -7001,25 +7010,25 @@ super:
 block:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU64 0(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z2
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z2
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z1
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z2
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z1
@@ -7054,14 +7063,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx2AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0xf0f0f0f0, AX
@@ -7072,11 +7082,11 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	VCVTPH2PS 32(SI), Z29
 	LEAQ 64(SI), R11
@@ -7086,7 +7096,7 @@ block:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z3, Z3, Z3
 	VPXORD Z5, Z5, Z5
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU64 0(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z2
@@ -7094,7 +7104,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 16(BX), Z25, Z4
 	VPDPBUSD.BCST 48(BX), Z25, Z5
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z2
@@ -7102,7 +7112,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 20(BX), Z25, Z4
 	VPDPBUSD.BCST 52(BX), Z25, Z5
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z2
@@ -7110,7 +7120,7 @@ block:
 	VPANDD Z30, Z25, Z25
 	VPDPBUSD.BCST 24(BX), Z25, Z4
 	VPDPBUSD.BCST 56(BX), Z25, Z5
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPANDD Z31, Z25, Z24
 	VPDPBUSD.BCST 12(BX), Z24, Z2
@@ -7155,8 +7165,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx3AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7266,8 +7276,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx4AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7396,8 +7406,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx5AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7532,8 +7542,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx6AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7684,8 +7694,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx7AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -7852,8 +7862,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx8AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -8036,8 +8046,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx9AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -8237,8 +8247,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx10AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -8454,8 +8464,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx11AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -8687,8 +8697,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx12AVX512(SB), NOSPLIT, $0-48
+// func productQ4_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -8936,14 +8946,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx1AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x10101010, AX
@@ -8953,19 +8964,19 @@ group:
 	LEAQ (R9*8), CX
 	VXORPS Z0, Z0, Z0
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	VCVTPH2PS 32(SI), Z29
 	LEAQ 64(SI), R11
 	ADDQ $320, SI
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXORD Z1, Z1, Z1
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VMOVDQU64 0(SI), Z27
 	VPSLLD $4, Z27, Z24
@@ -8976,7 +8987,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z1
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPSLLD $3, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -8987,7 +8998,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 20(BX), Z24, Z1
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -8998,7 +9009,7 @@ block:
 	VPSRLD $4, Z25, Z25
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z1
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPSLLD $1, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -9036,14 +9047,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx2AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x10101010, AX
@@ -9054,20 +9066,20 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	VCVTPH2PS 32(SI), Z29
 	LEAQ 64(SI), R11
 	ADDQ $320, SI
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU64 64(SI), Z25
 	VMOVDQU64 0(SI), Z27
 	VPSLLD $4, Z27, Z24
@@ -9080,7 +9092,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 16(BX), Z24, Z2
 	VPDPBUSD.BCST 48(BX), Z24, Z3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VPSLLD $3, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -9093,7 +9105,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 20(BX), Z24, Z2
 	VPDPBUSD.BCST 52(BX), Z24, Z3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -9106,7 +9118,7 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 24(BX), Z24, Z2
 	VPDPBUSD.BCST 56(BX), Z24, Z3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPSLLD $1, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -9152,8 +9164,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx3AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -9274,8 +9286,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx4AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -9412,8 +9424,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx5AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -9566,8 +9578,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx6AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -9736,8 +9748,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx7AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -9922,8 +9934,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx8AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -10124,8 +10136,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx9AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -10343,8 +10355,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx10AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -10578,8 +10590,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx11AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -10829,8 +10841,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx12AVX512(SB), NOSPLIT, $0-48
+// func productQ5_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -11096,14 +11108,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx1AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x30303030, AX
@@ -11113,37 +11126,37 @@ group:
 	LEAQ (R9*8), CX
 	VXORPS Z0, Z0, Z0
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	LEAQ 64(SI), R11
 	ADDQ $320, SI
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPBROADCASTD 52(BX), Z1
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VMOVDQU64 0(SI), Z27
 	VPSLLD $4, Z27, Z24
 	VPANDD Z30, Z24, Z24
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z1
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z1
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPANDD Z30, Z27, Z24
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z1
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU64 320(SI), Z25
 	VPSRLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -11203,14 +11216,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx2AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VPBROADCASTD AX, Z31
 	MOVL $0x30303030, AX
@@ -11221,20 +11235,20 @@ group:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 super:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	VCVTPH2PS (SI), Z28
 	LEAQ 64(SI), R11
 	ADDQ $320, SI
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPBROADCASTD 104(BX), Z2
 	VPBROADCASTD 108(BX), Z3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU64 128(SI), Z25
 	VMOVDQU64 0(SI), Z27
 	VPSLLD $4, Z27, Z24
@@ -11242,20 +11256,20 @@ block:
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 0(BX), Z24, Z2
 	VPDPBUSD.BCST 32(BX), Z24, Z3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU64 192(SI), Z25
 	VPSLLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 4(BX), Z24, Z2
 	VPDPBUSD.BCST 36(BX), Z24, Z3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU64 256(SI), Z25
 	VPANDD Z30, Z27, Z24
 	VPTERNLOGD $0xf8, Z31, Z25, Z24
 	VPDPBUSD.BCST 8(BX), Z24, Z2
 	VPDPBUSD.BCST 40(BX), Z24, Z3
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU64 320(SI), Z25
 	VPSRLD $2, Z27, Z24
 	VPANDD Z30, Z24, Z24
@@ -11329,8 +11343,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx3AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -11463,8 +11477,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx4AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -11616,8 +11630,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx5AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -11788,8 +11802,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx6AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -11979,8 +11993,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx7AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -12189,8 +12203,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx8AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -12418,8 +12432,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx9AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -12667,8 +12681,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx10AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -12935,8 +12949,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx11AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13222,8 +13236,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx12AVX512(SB), NOSPLIT, $0-48
+// func productQ6_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13528,14 +13542,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productF32x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x1AVX512(SB), NOSPLIT, $0-48
+// func productF32x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -13598,14 +13613,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x2AVX512(SB), NOSPLIT, $0-48
+// func productF32x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -13668,8 +13684,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x3AVX512(SB), NOSPLIT, $0-48
+// func productF32x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13749,8 +13765,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x4AVX512(SB), NOSPLIT, $0-48
+// func productF32x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13794,8 +13810,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x5AVX512(SB), NOSPLIT, $0-48
+// func productF32x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13843,8 +13859,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x6AVX512(SB), NOSPLIT, $0-48
+// func productF32x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13896,8 +13912,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x7AVX512(SB), NOSPLIT, $0-48
+// func productF32x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -13953,8 +13969,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x8AVX512(SB), NOSPLIT, $0-48
+// func productF32x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14014,8 +14030,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x9AVX512(SB), NOSPLIT, $0-48
+// func productF32x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14079,8 +14095,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x10AVX512(SB), NOSPLIT, $0-48
+// func productF32x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14148,8 +14164,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x11AVX512(SB), NOSPLIT, $0-48
+// func productF32x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14221,8 +14237,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF32x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF32x12AVX512(SB), NOSPLIT, $0-48
+// func productF32x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF32x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14298,14 +14314,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x1AVX512(SB), NOSPLIT, $0-48
+// func productF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -14368,14 +14385,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x2AVX512(SB), NOSPLIT, $0-48
+// func productF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -14438,8 +14456,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x3AVX512(SB), NOSPLIT, $0-48
+// func productF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14519,8 +14537,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x4AVX512(SB), NOSPLIT, $0-48
+// func productF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14564,8 +14582,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x5AVX512(SB), NOSPLIT, $0-48
+// func productF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14613,8 +14631,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x6AVX512(SB), NOSPLIT, $0-48
+// func productF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14666,8 +14684,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x7AVX512(SB), NOSPLIT, $0-48
+// func productF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14723,8 +14741,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x8AVX512(SB), NOSPLIT, $0-48
+// func productF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14784,8 +14802,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x9AVX512(SB), NOSPLIT, $0-48
+// func productF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14849,8 +14867,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x10AVX512(SB), NOSPLIT, $0-48
+// func productF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14918,8 +14936,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x11AVX512(SB), NOSPLIT, $0-48
+// func productF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -14991,8 +15009,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productF16x12AVX512(SB), NOSPLIT, $0-48
+// func productF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productF16x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15068,14 +15086,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x1AVX512(SB), NOSPLIT, $0-48
+// func productBF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x1AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $4
 	JLT single
@@ -15143,14 +15162,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x2AVX512(SB), NOSPLIT, $0-48
+// func productBF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x2AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 several:
 	CMPQ R10, $2
 	JLT single
@@ -15216,8 +15236,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x3AVX512(SB), NOSPLIT, $0-48
+// func productBF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x3AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15300,8 +15320,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x4AVX512(SB), NOSPLIT, $0-48
+// func productBF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x4AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15346,8 +15366,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x5AVX512(SB), NOSPLIT, $0-48
+// func productBF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x5AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15396,8 +15416,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x6AVX512(SB), NOSPLIT, $0-48
+// func productBF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x6AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15450,8 +15470,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x7AVX512(SB), NOSPLIT, $0-48
+// func productBF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x7AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15508,8 +15528,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x8AVX512(SB), NOSPLIT, $0-48
+// func productBF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x8AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15570,8 +15590,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x9AVX512(SB), NOSPLIT, $0-48
+// func productBF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x9AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15636,8 +15656,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x10AVX512(SB), NOSPLIT, $0-48
+// func productBF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x10AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15706,8 +15726,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x11AVX512(SB), NOSPLIT, $0-48
+// func productBF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x11AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -15780,8 +15800,8 @@ done:
 	VZEROUPPER
 	RET
 
-// func productBF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productBF16x12AVX512(SB), NOSPLIT, $0-48
+// func productBF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productBF16x12AVX512(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI

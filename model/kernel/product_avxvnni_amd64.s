@@ -22,14 +22,15 @@ DATA upperMasks<>+56(SB)/4, $0x30303030
 DATA upperMasks<>+60(SB)/4, $0x30303030
 GLOBL upperMasks<>(SB), RODATA|NOPTR, $64
 
-// func productQ8_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ8_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x80808080, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -46,59 +47,59 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y5
 	VPBROADCASTD 0(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 64(SI), Y5
 	VPBROADCASTD 0(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPBROADCASTD 4(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 128(SI), Y5
 	VPBROADCASTD 4(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPBROADCASTD 8(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 192(SI), Y5
 	VPBROADCASTD 8(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPBROADCASTD 12(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 256(SI), Y5
 	VPBROADCASTD 12(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y5
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 320(SI), Y5
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU 352(SI), Y5
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 384(SI), Y5
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU 416(SI), Y5
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
 	VMOVDQU 448(SI), Y5
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU 480(SI), Y5
 	VPBROADCASTD 28(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y5, Y2
@@ -133,14 +134,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ8_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x80808080, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -159,12 +161,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y9
 	VPBROADCASTD 0(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -175,7 +177,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 32(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPBROADCASTD 4(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -186,7 +188,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 36(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPBROADCASTD 8(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -197,7 +199,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 40(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPBROADCASTD 12(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -208,7 +210,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 44(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y9
 	VPBROADCASTD 16(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -219,7 +221,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8544(SI)
+	PREFETCHT0 352(SI)(R12*1)
 	VMOVDQU 352(SI), Y9
 	VPBROADCASTD 20(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -230,7 +232,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8608(SI)
+	PREFETCHT0 416(SI)(R12*1)
 	VMOVDQU 416(SI), Y9
 	VPBROADCASTD 24(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -241,7 +243,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8672(SI)
+	PREFETCHT0 480(SI)(R12*1)
 	VMOVDQU 480(SI), Y9
 	VPBROADCASTD 28(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
@@ -295,8 +297,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ8_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -422,8 +424,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ8_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ8_0x4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ8_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ8_0x4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -575,14 +577,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -599,10 +602,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -619,7 +622,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -636,7 +639,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -653,7 +656,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -698,14 +701,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -724,12 +728,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 32(SI)(R12*1)
 	VMOVDQU 32(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -754,7 +758,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -779,7 +783,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -804,7 +808,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -872,8 +876,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1007,8 +1011,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_0x4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_0x4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1168,14 +1172,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_1x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -1192,10 +1197,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1212,7 +1217,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1229,7 +1234,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1246,7 +1251,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -1293,14 +1298,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_1x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -1319,12 +1325,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1349,7 +1355,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1374,7 +1380,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1399,7 +1405,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -1469,8 +1475,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_1x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1605,8 +1611,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_1x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_1x4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_1x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_1x4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -1767,14 +1773,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -1791,11 +1798,11 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -1826,7 +1833,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -1859,7 +1866,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -1892,7 +1899,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 32(SI), Y10
@@ -1953,14 +1960,15 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -1979,13 +1987,13 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8224(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 32(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8288(SI)
+	PREFETCHT0 96(SI)(R12*1)
 	VMOVDQU 96(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2024,7 +2032,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8352(SI)
+	PREFETCHT0 160(SI)(R12*1)
 	VMOVDQU 160(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2065,7 +2073,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8416(SI)
+	PREFETCHT0 224(SI)(R12*1)
 	VMOVDQU 224(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2106,7 +2114,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8480(SI)
+	PREFETCHT0 288(SI)(R12*1)
 	VMOVDQU 288(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 32(SI), Y14
@@ -2190,8 +2198,8 @@ block:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2356,8 +2364,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_0x4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_0x4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -2548,14 +2556,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -2576,7 +2585,7 @@ half:
 block:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU 0(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -2593,7 +2602,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -2610,7 +2619,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -2627,7 +2636,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VPSRLD $4, Y5, Y5
@@ -2679,11 +2688,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2112, R13
 	ADDQ $2368, R11
@@ -2698,14 +2707,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -2730,7 +2740,7 @@ block:
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VMOVDQU 0(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -2755,7 +2765,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -2780,7 +2790,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -2805,7 +2815,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VPSRLD $4, Y9, Y9
@@ -2877,11 +2887,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2112, R13
 	ADDQ $2368, R11
@@ -2899,8 +2909,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3051,8 +3061,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ4_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ4_Kx4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ4_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ4_Kx4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3229,14 +3239,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -3255,10 +3266,10 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -3289,7 +3300,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 16(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -3322,7 +3333,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 20(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -3355,7 +3366,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 24(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
@@ -3423,11 +3434,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2624, R13
 	ADDQ $2880, R11
@@ -3442,14 +3453,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -3470,12 +3482,12 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
+	PREFETCHT0 0(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 64(SI)(R12*1)
 	VMOVDQU 64(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -3514,7 +3526,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 48(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -3555,7 +3567,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 52(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -3596,7 +3608,7 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 56(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
@@ -3684,11 +3696,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $2624, R13
 	ADDQ $2880, R11
@@ -3706,8 +3718,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -3889,8 +3901,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ5_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ5_Kx4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ5_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ5_Kx4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4098,14 +4110,15 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx1AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ6_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx1AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X8
 	VPBROADCASTD X8, Y8
@@ -4124,18 +4137,18 @@ half:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
 	VPSLLD $4, Y10, Y10
 	VPAND upperMasks<>+32(SB), Y10, Y10
 	VPOR Y10, Y4, Y4
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y5
 	VPAND Y8, Y5, Y5
 	VMOVDQU 0(SI), Y10
@@ -4162,13 +4175,13 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x5d; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y4, Y3
 	VPBROADCASTD 4(BX), Y6
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x55; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y5, Y3
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y5
 	VPAND Y8, Y5, Y4
 	VMOVDQU 0(SI), Y10
 	VPAND upperMasks<>+32(SB), Y10, Y10
 	VPOR Y10, Y4, Y4
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU 320(SI), Y5
 	VPAND Y8, Y5, Y5
 	VMOVDQU 0(SI), Y10
@@ -4313,11 +4326,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $3136, R13
 	ADDQ $3392, R11
@@ -4332,14 +4345,15 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx2AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ6_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx2AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
 	MOVQ stride+24(FP), R8
 	MOVQ steps+32(FP), R9
 	MOVQ groups+40(FP), R10
+	MOVQ ahead+48(FP), R12
 	MOVL $0x0f0f0f0f, AX
 	VMOVD AX, X12
 	VPBROADCASTD X12, Y12
@@ -4360,20 +4374,20 @@ half:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 block:
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
-	PREFETCHT0 8320(SI)
+	PREFETCHT0 128(SI)(R12*1)
 	VMOVDQU 128(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
 	VPSLLD $4, Y14, Y14
 	VPAND upperMasks<>+32(SB), Y14, Y14
 	VPOR Y14, Y8, Y8
-	PREFETCHT0 8384(SI)
+	PREFETCHT0 192(SI)(R12*1)
 	VMOVDQU 192(SI), Y9
 	VPAND Y12, Y9, Y9
 	VMOVDQU 0(SI), Y14
@@ -4408,13 +4422,13 @@ block:
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y8, Y7
 	VPBROADCASTD 36(BX), Y10
 	BYTE $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 256(SI)(R12*1)
 	VMOVDQU 256(SI), Y9
 	VPAND Y12, Y9, Y8
 	VMOVDQU 0(SI), Y14
 	VPAND upperMasks<>+32(SB), Y14, Y14
 	VPOR Y14, Y8, Y8
-	PREFETCHT0 8512(SI)
+	PREFETCHT0 320(SI)(R12*1)
 	VMOVDQU 320(SI), Y9
 	VPAND Y12, Y9, Y9
 	VMOVDQU 0(SI), Y14
@@ -4609,11 +4623,11 @@ block:
 	JZ sums
 	TESTQ $7, CX
 	JNZ block
-	PREFETCHT0 8192(SI)
-	PREFETCHT0 8256(SI)
-	PREFETCHT0 8320(SI)
-	PREFETCHT0 8384(SI)
-	PREFETCHT0 8448(SI)
+	PREFETCHT0 0(SI)(R12*1)
+	PREFETCHT0 64(SI)(R12*1)
+	PREFETCHT0 128(SI)(R12*1)
+	PREFETCHT0 192(SI)(R12*1)
+	PREFETCHT0 256(SI)(R12*1)
 	ADDQ $320, SI
 	ADDQ $3136, R13
 	ADDQ $3392, R11
@@ -4631,8 +4645,8 @@ sums:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx3AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ6_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx3AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI
@@ -4838,8 +4852,8 @@ next:
 	VZEROUPPER
 	RET
 
-// func productQ6_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
-TEXT ·productQ6_Kx4AVXVNNI(SB), NOSPLIT, $0-48
+// func productQ6_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
+TEXT ·productQ6_Kx4AVXVNNI(SB), NOSPLIT, $0-56
 	MOVQ w+0(FP), SI
 	MOVQ x+8(FP), DX
 	MOVQ out+16(FP), DI

@@ -11,6 +11,7 @@ type Set struct {
 	Name  string // reference, avx2, avxvnni, avx512, amx
 	isa   isa
 	width int  // tokens in a panel, at most maxWidth
+	ahead int  // bytes; see prefetchAhead
 	tiles bool // of many tokens, with weights of integers: see multiplyTiles
 }
 

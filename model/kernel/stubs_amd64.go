@@ -589,875 +589,876 @@ func mergeAVX2(total *float32, part *float32, weight *float32, partWeight *float
 // productQ8_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ8_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ8_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ8_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ8_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ8_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ8_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ8_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ8_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ8_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ8_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ8_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ8_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ4_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ4_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ4_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ4_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ4_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ4_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ4_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ4_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_1x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_1x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_1x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_1x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ4_1x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ4_1x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ4_1x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ4_1x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ4_1x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ4_1x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ4_1x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ4_1x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ5_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ5_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ5_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ5_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ5_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ5_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ5_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ5_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ4_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ4_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ4_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ4_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ4_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ4_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ4_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ4_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ5_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ5_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ5_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ5_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ5_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ5_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ5_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ5_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ6_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ6_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ6_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ6_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productQ6_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productQ6_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productQ6_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productQ6_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productQ6_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productQ6_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productQ6_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productQ6_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productF32x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productF32x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productF32x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productF32x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productF32x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productF32x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productF32x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productF32x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productF32x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productF32x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productF32x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productF32x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x1AVX512 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productBF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x1AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x2AVX512 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productBF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x2AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x3AVX512 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productBF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x3AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x4AVX512 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productBF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x4AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x5AVX512 multiplies groups of 16 rows with a panel of 5 tokens.
 //
 //go:noescape
-func productBF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x5AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x6AVX512 multiplies groups of 16 rows with a panel of 6 tokens.
 //
 //go:noescape
-func productBF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x6AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x7AVX512 multiplies groups of 16 rows with a panel of 7 tokens.
 //
 //go:noescape
-func productBF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x7AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x8AVX512 multiplies groups of 16 rows with a panel of 8 tokens.
 //
 //go:noescape
-func productBF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x8AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x9AVX512 multiplies groups of 16 rows with a panel of 9 tokens.
 //
 //go:noescape
-func productBF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x9AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x10AVX512 multiplies groups of 16 rows with a panel of 10 tokens.
 //
 //go:noescape
-func productBF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x10AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x11AVX512 multiplies groups of 16 rows with a panel of 11 tokens.
 //
 //go:noescape
-func productBF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x11AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x12AVX512 multiplies groups of 16 rows with a panel of 12 tokens.
 //
 //go:noescape
-func productBF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x12AVX512(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
-// productAVX512 multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes.
-func productAVX512(f Format, n int, w, x *byte, out *float32, stride, steps, groups int) {
+// productAVX512 multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes,
+// and so is ahead, the distance at which weights are asked for.
+func productAVX512(f Format, n int, w, x *byte, out *float32, stride, steps, groups, ahead int) {
 	switch f {
 	case Q8_0:
 		switch n {
 		case 1:
-			productQ8_0x1AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ8_0x2AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ8_0x3AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ8_0x4AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ8_0x5AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ8_0x6AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ8_0x7AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ8_0x8AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ8_0x9AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ8_0x10AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ8_0x11AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ8_0x12AVX512(w, x, out, stride, steps, groups)
+			productQ8_0x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_0:
 		switch n {
 		case 1:
-			productQ4_0x1AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_0x2AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_0x3AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_0x4AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ4_0x5AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ4_0x6AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ4_0x7AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ4_0x8AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ4_0x9AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ4_0x10AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ4_0x11AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ4_0x12AVX512(w, x, out, stride, steps, groups)
+			productQ4_0x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_1:
 		switch n {
 		case 1:
-			productQ4_1x1AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_1x2AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_1x3AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_1x4AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ4_1x5AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ4_1x6AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ4_1x7AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ4_1x8AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ4_1x9AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ4_1x10AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ4_1x11AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ4_1x12AVX512(w, x, out, stride, steps, groups)
+			productQ4_1x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_0:
 		switch n {
 		case 1:
-			productQ5_0x1AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_0x2AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_0x3AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_0x4AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ5_0x5AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ5_0x6AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ5_0x7AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ5_0x8AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ5_0x9AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ5_0x10AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ5_0x11AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ5_0x12AVX512(w, x, out, stride, steps, groups)
+			productQ5_0x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_K:
 		switch n {
 		case 1:
-			productQ4_Kx1AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_Kx2AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_Kx3AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_Kx4AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ4_Kx5AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ4_Kx6AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ4_Kx7AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ4_Kx8AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ4_Kx9AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ4_Kx10AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ4_Kx11AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ4_Kx12AVX512(w, x, out, stride, steps, groups)
+			productQ4_Kx12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_K:
 		switch n {
 		case 1:
-			productQ5_Kx1AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_Kx2AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_Kx3AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_Kx4AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ5_Kx5AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ5_Kx6AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ5_Kx7AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ5_Kx8AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ5_Kx9AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ5_Kx10AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ5_Kx11AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ5_Kx12AVX512(w, x, out, stride, steps, groups)
+			productQ5_Kx12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q6_K:
 		switch n {
 		case 1:
-			productQ6_Kx1AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ6_Kx2AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ6_Kx3AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ6_Kx4AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productQ6_Kx5AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productQ6_Kx6AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productQ6_Kx7AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productQ6_Kx8AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productQ6_Kx9AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productQ6_Kx10AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productQ6_Kx11AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productQ6_Kx12AVX512(w, x, out, stride, steps, groups)
+			productQ6_Kx12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case F32:
 		switch n {
 		case 1:
-			productF32x1AVX512(w, x, out, stride, steps, groups)
+			productF32x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productF32x2AVX512(w, x, out, stride, steps, groups)
+			productF32x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productF32x3AVX512(w, x, out, stride, steps, groups)
+			productF32x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productF32x4AVX512(w, x, out, stride, steps, groups)
+			productF32x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productF32x5AVX512(w, x, out, stride, steps, groups)
+			productF32x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productF32x6AVX512(w, x, out, stride, steps, groups)
+			productF32x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productF32x7AVX512(w, x, out, stride, steps, groups)
+			productF32x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productF32x8AVX512(w, x, out, stride, steps, groups)
+			productF32x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productF32x9AVX512(w, x, out, stride, steps, groups)
+			productF32x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productF32x10AVX512(w, x, out, stride, steps, groups)
+			productF32x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productF32x11AVX512(w, x, out, stride, steps, groups)
+			productF32x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productF32x12AVX512(w, x, out, stride, steps, groups)
+			productF32x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case F16:
 		switch n {
 		case 1:
-			productF16x1AVX512(w, x, out, stride, steps, groups)
+			productF16x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productF16x2AVX512(w, x, out, stride, steps, groups)
+			productF16x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productF16x3AVX512(w, x, out, stride, steps, groups)
+			productF16x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productF16x4AVX512(w, x, out, stride, steps, groups)
+			productF16x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productF16x5AVX512(w, x, out, stride, steps, groups)
+			productF16x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productF16x6AVX512(w, x, out, stride, steps, groups)
+			productF16x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productF16x7AVX512(w, x, out, stride, steps, groups)
+			productF16x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productF16x8AVX512(w, x, out, stride, steps, groups)
+			productF16x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productF16x9AVX512(w, x, out, stride, steps, groups)
+			productF16x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productF16x10AVX512(w, x, out, stride, steps, groups)
+			productF16x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productF16x11AVX512(w, x, out, stride, steps, groups)
+			productF16x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productF16x12AVX512(w, x, out, stride, steps, groups)
+			productF16x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	case BF16:
 		switch n {
 		case 1:
-			productBF16x1AVX512(w, x, out, stride, steps, groups)
+			productBF16x1AVX512(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productBF16x2AVX512(w, x, out, stride, steps, groups)
+			productBF16x2AVX512(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productBF16x3AVX512(w, x, out, stride, steps, groups)
+			productBF16x3AVX512(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productBF16x4AVX512(w, x, out, stride, steps, groups)
+			productBF16x4AVX512(w, x, out, stride, steps, groups, ahead)
 		case 5:
-			productBF16x5AVX512(w, x, out, stride, steps, groups)
+			productBF16x5AVX512(w, x, out, stride, steps, groups, ahead)
 		case 6:
-			productBF16x6AVX512(w, x, out, stride, steps, groups)
+			productBF16x6AVX512(w, x, out, stride, steps, groups, ahead)
 		case 7:
-			productBF16x7AVX512(w, x, out, stride, steps, groups)
+			productBF16x7AVX512(w, x, out, stride, steps, groups, ahead)
 		case 8:
-			productBF16x8AVX512(w, x, out, stride, steps, groups)
+			productBF16x8AVX512(w, x, out, stride, steps, groups, ahead)
 		case 9:
-			productBF16x9AVX512(w, x, out, stride, steps, groups)
+			productBF16x9AVX512(w, x, out, stride, steps, groups, ahead)
 		case 10:
-			productBF16x10AVX512(w, x, out, stride, steps, groups)
+			productBF16x10AVX512(w, x, out, stride, steps, groups, ahead)
 		case 11:
-			productBF16x11AVX512(w, x, out, stride, steps, groups)
+			productBF16x11AVX512(w, x, out, stride, steps, groups, ahead)
 		case 12:
-			productBF16x12AVX512(w, x, out, stride, steps, groups)
+			productBF16x12AVX512(w, x, out, stride, steps, groups, ahead)
 		}
 	}
 }
@@ -1467,315 +1468,316 @@ const widthAVX512 = 12 // tokens of a panel
 // productQ8_0x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ8_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ8_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ8_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ8_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_1x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_1x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_1x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_1x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ6_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ6_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ6_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ6_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productF32x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productF32x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productF32x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF32x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productF32x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF32x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productF16x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x1AVX2 multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productBF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x1AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x2AVX2 multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productBF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x2AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x3AVX2 multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productBF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x3AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productBF16x4AVX2 multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productBF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productBF16x4AVX2(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
-// productAVX2 multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes.
-func productAVX2(f Format, n int, w, x *byte, out *float32, stride, steps, groups int) {
+// productAVX2 multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes,
+// and so is ahead, the distance at which weights are asked for.
+func productAVX2(f Format, n int, w, x *byte, out *float32, stride, steps, groups, ahead int) {
 	switch f {
 	case Q8_0:
 		switch n {
 		case 1:
-			productQ8_0x1AVX2(w, x, out, stride, steps, groups)
+			productQ8_0x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ8_0x2AVX2(w, x, out, stride, steps, groups)
+			productQ8_0x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ8_0x3AVX2(w, x, out, stride, steps, groups)
+			productQ8_0x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ8_0x4AVX2(w, x, out, stride, steps, groups)
+			productQ8_0x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_0:
 		switch n {
 		case 1:
-			productQ4_0x1AVX2(w, x, out, stride, steps, groups)
+			productQ4_0x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_0x2AVX2(w, x, out, stride, steps, groups)
+			productQ4_0x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_0x3AVX2(w, x, out, stride, steps, groups)
+			productQ4_0x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_0x4AVX2(w, x, out, stride, steps, groups)
+			productQ4_0x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_1:
 		switch n {
 		case 1:
-			productQ4_1x1AVX2(w, x, out, stride, steps, groups)
+			productQ4_1x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_1x2AVX2(w, x, out, stride, steps, groups)
+			productQ4_1x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_1x3AVX2(w, x, out, stride, steps, groups)
+			productQ4_1x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_1x4AVX2(w, x, out, stride, steps, groups)
+			productQ4_1x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_0:
 		switch n {
 		case 1:
-			productQ5_0x1AVX2(w, x, out, stride, steps, groups)
+			productQ5_0x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_0x2AVX2(w, x, out, stride, steps, groups)
+			productQ5_0x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_0x3AVX2(w, x, out, stride, steps, groups)
+			productQ5_0x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_0x4AVX2(w, x, out, stride, steps, groups)
+			productQ5_0x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_K:
 		switch n {
 		case 1:
-			productQ4_Kx1AVX2(w, x, out, stride, steps, groups)
+			productQ4_Kx1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_Kx2AVX2(w, x, out, stride, steps, groups)
+			productQ4_Kx2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_Kx3AVX2(w, x, out, stride, steps, groups)
+			productQ4_Kx3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_Kx4AVX2(w, x, out, stride, steps, groups)
+			productQ4_Kx4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_K:
 		switch n {
 		case 1:
-			productQ5_Kx1AVX2(w, x, out, stride, steps, groups)
+			productQ5_Kx1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_Kx2AVX2(w, x, out, stride, steps, groups)
+			productQ5_Kx2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_Kx3AVX2(w, x, out, stride, steps, groups)
+			productQ5_Kx3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_Kx4AVX2(w, x, out, stride, steps, groups)
+			productQ5_Kx4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q6_K:
 		switch n {
 		case 1:
-			productQ6_Kx1AVX2(w, x, out, stride, steps, groups)
+			productQ6_Kx1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ6_Kx2AVX2(w, x, out, stride, steps, groups)
+			productQ6_Kx2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ6_Kx3AVX2(w, x, out, stride, steps, groups)
+			productQ6_Kx3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ6_Kx4AVX2(w, x, out, stride, steps, groups)
+			productQ6_Kx4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case F32:
 		switch n {
 		case 1:
-			productF32x1AVX2(w, x, out, stride, steps, groups)
+			productF32x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productF32x2AVX2(w, x, out, stride, steps, groups)
+			productF32x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productF32x3AVX2(w, x, out, stride, steps, groups)
+			productF32x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productF32x4AVX2(w, x, out, stride, steps, groups)
+			productF32x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case F16:
 		switch n {
 		case 1:
-			productF16x1AVX2(w, x, out, stride, steps, groups)
+			productF16x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productF16x2AVX2(w, x, out, stride, steps, groups)
+			productF16x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productF16x3AVX2(w, x, out, stride, steps, groups)
+			productF16x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productF16x4AVX2(w, x, out, stride, steps, groups)
+			productF16x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	case BF16:
 		switch n {
 		case 1:
-			productBF16x1AVX2(w, x, out, stride, steps, groups)
+			productBF16x1AVX2(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productBF16x2AVX2(w, x, out, stride, steps, groups)
+			productBF16x2AVX2(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productBF16x3AVX2(w, x, out, stride, steps, groups)
+			productBF16x3AVX2(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productBF16x4AVX2(w, x, out, stride, steps, groups)
+			productBF16x4AVX2(w, x, out, stride, steps, groups, ahead)
 		}
 	}
 }
@@ -1785,222 +1787,223 @@ const widthAVX2 = 4 // tokens of a panel
 // productQ8_0x1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ8_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ8_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ8_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ8_0x4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ8_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ8_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_0x4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_1x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_1x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_1x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_1x4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_1x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_1x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_0x4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_0x4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ4_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ4_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ4_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ4_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ4_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ4_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ5_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ5_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ5_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ5_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ5_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ5_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx1AVXVNNI multiplies groups of 16 rows with a panel of 1 tokens.
 //
 //go:noescape
-func productQ6_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx1AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx2AVXVNNI multiplies groups of 16 rows with a panel of 2 tokens.
 //
 //go:noescape
-func productQ6_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx2AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx3AVXVNNI multiplies groups of 16 rows with a panel of 3 tokens.
 //
 //go:noescape
-func productQ6_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx3AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
 // productQ6_Kx4AVXVNNI multiplies groups of 16 rows with a panel of 4 tokens.
 //
 //go:noescape
-func productQ6_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int)
+func productQ6_Kx4AVXVNNI(w *byte, x *byte, out *float32, stride int, steps int, groups int, ahead int)
 
-// productAVXVNNI multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes.
-func productAVXVNNI(f Format, n int, w, x *byte, out *float32, stride, steps, groups int) {
+// productAVXVNNI multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes,
+// and so is ahead, the distance at which weights are asked for.
+func productAVXVNNI(f Format, n int, w, x *byte, out *float32, stride, steps, groups, ahead int) {
 	switch f {
 	case Q8_0:
 		switch n {
 		case 1:
-			productQ8_0x1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ8_0x1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ8_0x2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ8_0x2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ8_0x3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ8_0x3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ8_0x4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ8_0x4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_0:
 		switch n {
 		case 1:
-			productQ4_0x1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_0x1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_0x2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_0x2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_0x3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_0x3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_0x4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_0x4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_1:
 		switch n {
 		case 1:
-			productQ4_1x1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_1x1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_1x2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_1x2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_1x3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_1x3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_1x4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_1x4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_0:
 		switch n {
 		case 1:
-			productQ5_0x1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_0x1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_0x2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_0x2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_0x3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_0x3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_0x4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_0x4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q4_K:
 		switch n {
 		case 1:
-			productQ4_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_Kx1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ4_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_Kx2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ4_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_Kx3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ4_Kx4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ4_Kx4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q5_K:
 		switch n {
 		case 1:
-			productQ5_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_Kx1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ5_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_Kx2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ5_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_Kx3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ5_Kx4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ5_Kx4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	case Q6_K:
 		switch n {
 		case 1:
-			productQ6_Kx1AVXVNNI(w, x, out, stride, steps, groups)
+			productQ6_Kx1AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 2:
-			productQ6_Kx2AVXVNNI(w, x, out, stride, steps, groups)
+			productQ6_Kx2AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 3:
-			productQ6_Kx3AVXVNNI(w, x, out, stride, steps, groups)
+			productQ6_Kx3AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		case 4:
-			productQ6_Kx4AVXVNNI(w, x, out, stride, steps, groups)
+			productQ6_Kx4AVXVNNI(w, x, out, stride, steps, groups, ahead)
 		}
 	}
 }

@@ -84,8 +84,8 @@ func (w weights) upperMask() string {
 	return "0x30303030"
 }
 
-// prefetchAhead, in bytes, is where a matrix-vector product asks for weights: the memory's latency times its bandwidth.
-const prefetchAhead = 8 << 10
+// prefetched is how many tokens a product may have that waits for its weights, and not for its arithmetic.
+const prefetched = 2
 
 // recordBytes is the size of a panel's record of one block and one token.
 const recordBytes = 60
@@ -111,8 +111,11 @@ func products(f *file, i *isa) {
 		names = append(names, name)
 		for n := 1; n <= i.width; n++ {
 			f.function(productName(name, n, i), fmt.Sprintf("multiplies groups of 16 rows with a panel of %d tokens", n),
-				join(bytes("w", "x"), pointer("out"), integer("stride", "steps", "groups")), nil)
+				join(bytes("w", "x"), pointer("out"), integer("stride", "steps", "groups", "ahead")), nil)
 			f.load("w", "SI", "x", "DX", "out", "DI", "stride", "R8", "steps", "R9", "groups", "R10")
+			if n <= prefetched {
+				f.load("ahead", "R12")
+			}
 			body(n)
 		}
 	}
@@ -134,12 +137,12 @@ func products(f *file, i *isa) {
 		}
 	}
 	s := f.stubs
-	s.printf("\n// product%s multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes.\n", i.suffix)
-	s.printf("func product%s(f Format, n int, w, x *byte, out *float32, stride, steps, groups int) {\nswitch f {\n", i.suffix)
+	s.printf("\n// product%s multiplies groups of 16 rows with a panel of n tokens: out[t*stride+16*group+row]; stride is in bytes,\n// and so is ahead, the distance at which weights are asked for.\n", i.suffix)
+	s.printf("func product%s(f Format, n int, w, x *byte, out *float32, stride, steps, groups, ahead int) {\nswitch f {\n", i.suffix)
 	for _, name := range names {
 		s.printf("case %s:\nswitch n {\n", name)
 		for n := 1; n <= i.width; n++ {
-			s.printf("case %d:\n%s(w, x, out, stride, steps, groups)\n", n, productName(name, n, i))
+			s.printf("case %d:\n%s(w, x, out, stride, steps, groups, ahead)\n", n, productName(name, n, i))
 		}
 		s.printf("}\n")
 	}
@@ -152,8 +155,8 @@ func productName(format string, n int, i *isa) string {
 
 // prefetch asks for the cache line at offset from the weights, far ahead.
 func (f *file) prefetch(n, offset int) {
-	if n <= 2 {
-		f.op("PREFETCHT0 %d(SI)", offset+prefetchAhead)
+	if n <= prefetched {
+		f.op("PREFETCHT0 %d(SI)(R12*1)", offset)
 	}
 }
 
