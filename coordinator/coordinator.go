@@ -113,6 +113,15 @@ type deployment struct {
 	ended    chan struct{}   // closed when the pipeline's Run has ended
 }
 
+// blocks are the layers of its stages.
+func (d *deployment) blocks() []model.Layers {
+	var blocks []model.Layers
+	for _, s := range d.plan.Pipelines[0] {
+		blocks = append(blocks, s.Layers)
+	}
+	return blocks
+}
+
 // leave says that a generation needs nothing of a deployment any more.
 func (d *deployment) leave() {
 	if d.users.Add(-1) == 0 {

@@ -42,6 +42,7 @@ type generation struct {
 	held       []*deployment // in which shards may hold something of it
 	epoch      pass.Epoch    // that has begun last; 0: none
 	turn       uint32        // of the epoch's next entry
+	anew       bool          // a replay failed: the next epoch keeps nothing
 	trace      pipeline.Trace
 }
 
@@ -68,50 +69,50 @@ func (g *generation) run(ctx context.Context) error {
 
 // start begins an epoch in the deployment and returns the token that follows those that there are.
 func (g *generation) start(ctx context.Context) (*sample.Choice, error) {
-	if err := g.begin(ctx); err != nil {
+	held, err := g.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return g.prompt(ctx, 0)
+	from, err := g.replay(ctx, held)
+	if err != nil {
+		g.anew = true // what shards said they hold is not to be had
+		return nil, err
+	}
+	choice, err := g.prompt(ctx, from)
+	if err == nil {
+		g.anew = false
+	}
+	return choice, err
 }
 
-// begin opens the next epoch, of which nothing is cached yet.
-func (g *generation) begin(ctx context.Context) error {
+// begin opens the next epoch and says what the stages hold. Every token but the last may be cached by now; the last one's
+// position is that of the token which is owed.
+func (g *generation) begin(ctx context.Context) (*remains, error) {
 	g.hold(g.deployment)
 	p := g.deployment.pipeline
 	for again := g.epoch > 0; ; again = false {
+		keep := 0
+		if g.epoch > 0 && !g.anew {
+			keep = len(g.tokens) - 1
+		}
 		g.epoch++
 		g.turn = 0
-		begin := pass.Begin{Sequence: g.sequence, Epoch: g.epoch, Prompt: len(g.request.Prompt), Sampling: g.request.Sampling}
-		_, err := p.Begin(ctx, begin)
+		begun, err := p.Begin(ctx, pass.Begin{
+			Sequence: g.sequence, Epoch: g.epoch, Keep: token.Position(keep), Tokens: g.tokens[:keep:keep],
+			Prompt: len(g.request.Prompt), Sampling: g.request.Sampling,
+		})
 		if err == nil {
 			g.leaveAllBut(g.deployment)
-			return nil
+			return remainsOf(g.deployment.blocks(), begun, token.Position(keep)), nil
 		}
 		if !again || p.Err() != nil || ctx.Err() != nil {
-			return &beginError{err}
+			return nil, &beginError{err}
 		}
 		// A shard may have it under a plan from which it cannot take it over.
 		if err := p.Release(ctx, g.sequence); err != nil {
-			return &beginError{err}
+			return nil, &beginError{err}
 		}
 	}
-}
-
-// hold keeps a deployment's plan loaded, until leaveAllBut.
-func (g *generation) hold(d *deployment) {
-	if !slices.Contains(g.held, d) {
-		d.users.Add(1)
-		g.held = append(g.held, d)
-	}
-}
-
-func (g *generation) leaveAllBut(d *deployment) {
-	g.held = slices.DeleteFunc(g.held, func(other *deployment) bool {
-		if other != d {
-			other.leave()
-		}
-		return other != d
-	})
 }
 
 // beginError says that an epoch was not begun at every stage.
@@ -132,6 +133,23 @@ func (g *generation) release(ctx context.Context) {
 	if err := p.Release(ctx, g.sequence); err != nil && p.Err() == nil {
 		g.c.cfg.Log.Warn("a sequence was not released", "sequence", g.sequence, "error", err)
 	}
+}
+
+// hold keeps a deployment's plan loaded, until leaveAllBut.
+func (g *generation) hold(d *deployment) {
+	if !slices.Contains(g.held, d) {
+		d.users.Add(1)
+		g.held = append(g.held, d)
+	}
+}
+
+func (g *generation) leaveAllBut(d *deployment) {
+	g.held = slices.DeleteFunc(g.held, func(other *deployment) bool {
+		if other != d {
+			other.leave()
+		}
+		return other != d
+	})
 }
 
 // prompt sends the tokens from a position on through the pipeline in chunks, and returns the token that follows the last.

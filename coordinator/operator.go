@@ -117,7 +117,7 @@ func (o *operator) replan(ctx context.Context) {
 		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), asked))
 		return
 	}
-	next, err := plan.Solve(roster, o.c.cfg.Shape, o.base, plan.Options{Leader: o.c.cfg.Name})
+	next, err := plan.Solve(roster, o.c.cfg.Shape, o.base, plan.Options{Leader: o.c.cfg.Name, Keep: !whole})
 	if err != nil {
 		if !whole {
 			o.retire()

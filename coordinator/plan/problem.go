@@ -18,7 +18,8 @@ type problem struct {
 	memory  []int64 // prefix sums of the bytes reserved; (items + 1)
 	working int64   // reserved by every stage besides
 	shards  []candidate
-	stages  int // exactly so many; 0: as many as help
+	stages  int  // exactly so many; 0: as many as help
+	keeping bool // shards keep what they hold
 }
 
 // A candidate is a shard that may hold a block.
@@ -27,6 +28,7 @@ type candidate struct {
 	memory        int64
 	slowness      int64 // time to read a byte, in units of 1/1024 of the fastest shard's
 	holds         model.Layers
+	keeps         stretch // of the items, what it holds; the head is one
 }
 
 const (
@@ -73,7 +75,12 @@ func candidates(roster Roster, previous *Plan) []candidate {
 			continue
 		}
 		if pipeline, place, ok := previous.Stage(m.Name); ok && previous.Pipelines[pipeline][place].Address == m.Address {
-			shards[i].holds = previous.Pipelines[pipeline][place].Layers
+			held := previous.Pipelines[pipeline][place]
+			shards[i].holds = held.Layers
+			shards[i].keeps = stretch{from: int(held.Layers.First), to: int(held.Layers.Last)}
+			if held.Last {
+				shards[i].keeps.to++
+			}
 		}
 	}
 	return shards

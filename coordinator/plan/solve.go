@@ -15,6 +15,10 @@ type Options struct {
 	// Stages asks for exactly so many stages, each with at least one layer, and the head alone on the last one only where
 	// memory leaves no other way; never more than the model has layers. 0: as many as help.
 	Stages int
+	// Keep asks, once shards were lost, for a plan in which the others hold what they hold by the previous one at least, so that
+	// nothing of it is loaded or computed again: their blocks only grow into what was lost, or spares take it. A previous plan
+	// that can go on goes on, however good another might be. Where memory does not allow it, Keep asks for nothing.
+	Keep bool
 }
 
 // Solve plans the pipeline whose slowest stage is fastest, and among those the one that is fastest as a whole, under
@@ -43,6 +47,7 @@ func Solve(roster Roster, shape Shape, previous *Plan, opts Options) (*Plan, err
 		previous = nil
 	}
 	p := newProblem(roster, &shape, previous, opts.Stages)
+	p.keeping = opts.Keep && opts.Stages == 0
 	if len(p.shards) == 0 {
 		return nil, ErrNoShards
 	}
@@ -54,7 +59,7 @@ func Solve(roster Roster, shape Shape, previous *Plan, opts Options) (*Plan, err
 		return nil, err
 	}
 	stages := p.appoint(best.cuts, classes)
-	if kept := p.keep(previous, best.cuts); kept != nil {
+	if kept := p.keep(previous, best.cuts); kept != nil && kept.ID.Leader == opts.Leader {
 		return kept, nil
 	}
 	return &Plan{
@@ -69,6 +74,14 @@ func Solve(roster Roster, shape Shape, previous *Plan, opts Options) (*Plan, err
 // solve finds the cuts. Two sweeps make it exact: the first finds how fast the slowest stage can be, the second looks
 // for the best score among the ways that are no slower.
 func (p *problem) solve() (found[score], []class, error) {
+	if p.keeping {
+		classes := p.classes(true)
+		if w := p.keepingOrder(classes); w != nil {
+			if found := p.slowest(classes, w, math.MaxInt64, true); found.ok {
+				return p.finest(classes, w, found.value, true), classes, nil
+			}
+		}
+	}
 	alone := []bool{true}
 	if p.stages > 0 {
 		alone = []bool{false, true}
@@ -162,7 +175,7 @@ func (p *problem) keep(previous *Plan, cuts []stretch) *Plan {
 		newSlowest, newSum = max(newSlowest, s.cost), newSum+s.cost
 	}
 	worth := func(old, new int64) bool { return float64(old) > 1.15*float64(new) }
-	if from != len(p.shape.Layers) || worth(slowest, newSlowest) || newSlowest <= slowest && worth(sum, newSum) {
+	if from != len(p.shape.Layers) || !p.keeping && (worth(slowest, newSlowest) || newSlowest <= slowest && worth(sum, newSum)) {
 		return nil
 	}
 	spares := p.spares(old)

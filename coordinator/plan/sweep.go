@@ -41,6 +41,9 @@ func sweep[V any](p *problem, classes []class, w *walk, limit int64, headAlone b
 			best.furthest = max(best.furthest, from)
 			for _, e := range edges {
 				c := &classes[e.class]
+				if e.keeps && from > c.keeps.from {
+					continue
+				}
 				reach := func(last stretch, value V) {
 					if there := at(e.to, last.to); !there.ok || less(value, there.value) {
 						*there = cell{ok: true, value: value, state: state, last: last}
@@ -57,6 +60,9 @@ func sweep[V any](p *problem, classes []class, w *walk, limit int64, headAlone b
 					if from == items-1 && !headAlone {
 						break
 					}
+					if e.keeps && to < c.keeps.to {
+						continue
+					}
 					last := stretch{class: e.class, from: from, to: to, cost: cost}
 					reach(last, extend(here.value, last))
 				}
@@ -64,7 +70,7 @@ func sweep[V any](p *problem, classes []class, w *walk, limit int64, headAlone b
 		}
 		if done := at(state, items); done.ok {
 			best.furthest = items
-			if (p.stages == 0 || w.used[state] == p.stages) && (end < 0 || less(done.value, best.value)) {
+			if (p.stages == 0 || w.used[state] == p.stages) && (w.ends == nil || w.ends[state]) && (end < 0 || less(done.value, best.value)) {
 				best.value, end = done.value, state
 			}
 		}

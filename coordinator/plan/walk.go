@@ -10,7 +10,8 @@ import (
 type class struct {
 	memory   int64
 	slowness int64
-	shards   []int // indices into problem.shards, by name
+	keeps    stretch // what each of them holds now, if classes are exact
+	shards   []int   // indices into problem.shards, by name
 }
 
 // A walk says in which orders shards may follow each other in a pipeline. It starts in state 0; an edge takes one
@@ -19,9 +20,13 @@ type walk struct {
 	edges [][]edge // by state
 	used  []int    // shards taken or passed over on the way to a state
 	skips bool     // a shard may be passed over
+	ends  []bool   // by state: a pipeline may end there; nil: anywhere
 }
 
-type edge struct{ class, to int }
+type edge struct {
+	class, to int
+	keeps     bool // the shard must get what it holds, at least
+}
 
 // maxWork bounds the steps of one sweep over all orders, and so the time of Solve: beyond it Solve tries some orders.
 const maxWork = 1 << 25
@@ -36,7 +41,7 @@ func (p *problem) classes(exact bool) []class {
 	}
 	type key struct {
 		memory, slowness int64
-		first, last      int
+		keeps            stretch
 	}
 	byKey := make(map[key]int)
 	var classes []class
@@ -45,14 +50,14 @@ func (p *problem) classes(exact bool) []class {
 			continue
 		}
 		k := key{memory: min(s.memory, needed), slowness: s.slowness}
-		if exact && s.holds.Len() > 0 {
-			k.first, k.last = int(s.holds.First), int(s.holds.Last)
+		if exact {
+			k.keeps = s.keeps
 		}
 		at, ok := byKey[k]
 		if !ok {
 			at = len(classes)
 			byKey[k] = at
-			classes = append(classes, class{memory: k.memory, slowness: k.slowness})
+			classes = append(classes, class{memory: k.memory, slowness: k.slowness, keeps: k.keeps})
 		}
 		classes[at].shards = append(classes[at].shards, i)
 	}
@@ -114,6 +119,60 @@ func (p *problem) someOrders(classes []class) []*walk {
 		}
 	}
 	return walks
+}
+
+// keepingOrder is the walk through the pipelines in which the shards that hold something follow each other as they do, with
+// shards that hold nothing, or the same as another, anywhere between them. It is nil if nobody holds anything.
+func (p *problem) keepingOrder(classes []class) *walk {
+	var holders []int // classes, in the order of what they hold
+	free := make([]int, len(classes))
+	for i, c := range classes {
+		free[i] = len(c.shards)
+		if c.keeps.to > c.keeps.from {
+			holders = append(holders, i)
+		}
+	}
+	slices.SortStableFunc(holders, func(a, b int) int {
+		return cmp.Or(cmp.Compare(classes[a].keeps.from, classes[b].keeps.from), cmp.Compare(classes[b].keeps.to, classes[a].keeps.to))
+	})
+	end := 0
+	holders = slices.DeleteFunc(holders, func(i int) bool {
+		if classes[i].keeps.from < end {
+			return true
+		}
+		end = classes[i].keeps.to
+		free[i]--
+		return false
+	})
+	if len(holders) == 0 {
+		return nil
+	}
+	places := len(holders) + 1
+	states, perState := places, len(classes)*p.items()*p.items()/2+1
+	strides := make([]int, len(classes))
+	for i := range classes {
+		for free[i] > 0 && states*(free[i]+1) > maxWork/perState {
+			free[i]-- // the fewer spares, the faster
+		}
+		strides[i] = states
+		states *= free[i] + 1
+	}
+	w := &walk{edges: make([][]edge, states), used: make([]int, states), ends: make([]bool, states)}
+	for state := range states {
+		place := state % places
+		w.used[state], w.ends[state] = place, place == len(holders)
+		if place < len(holders) {
+			w.edges[state] = append(w.edges[state], edge{class: holders[place], to: state + 1, keeps: true})
+		}
+		for i := range classes {
+			taken := state / strides[i] % (free[i] + 1)
+			w.used[state] += taken
+			if taken < free[i] {
+				w.edges[state] = append(w.edges[state], edge{class: i, to: state + strides[i]})
+			}
+		}
+	}
+	return w
 }
 
 func oneOrder(order []int, skips bool) *walk {
