@@ -55,17 +55,19 @@ func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Ch
 		} else if err := g.pause(ctx, attemptPause<<attempt); err != nil {
 			return nil, err
 		}
-		if err := g.c.recovering.turn(ctx, g.sequence); err != nil {
-			return nil, err
+		for first := false; !first; first = g.c.recovering.first(g.sequence) { // an older one may have come while this one waited
+			if err := g.c.recovering.turn(ctx, g.sequence); err != nil {
+				return nil, err
+			}
+			d, err := g.c.deployed(ctx, until)
+			switch {
+			case ctx.Err() != nil:
+				return nil, context.Cause(ctx)
+			case err != nil:
+				return nil, fmt.Errorf("%w, and none took its place within %v (%v): %w", ErrLost, g.c.cfg.RecoveryTimeout, err, loss)
+			}
+			g.deployment = d
 		}
-		d, err := g.c.deployed(ctx, until)
-		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case err != nil:
-			return nil, fmt.Errorf("%w, and none took its place within %v (%v): %w", ErrLost, g.c.cfg.RecoveryTimeout, err, loss)
-		}
-		g.deployment = d
 		if choice, err = g.start(ctx); err == nil || !isLoss(err) {
 			return choice, err
 		}
@@ -115,12 +117,9 @@ func (o *order) leave(id pass.SequenceID) {
 func (o *order) turn(ctx context.Context, id pass.SequenceID) error {
 	for {
 		o.mu.Lock()
-		first, changed := true, o.changed
-		for other := range o.waiting {
-			first = first && other >= id
-		}
+		changed := o.changed
 		o.mu.Unlock()
-		if first {
+		if o.first(id) {
 			return nil
 		}
 		select {
@@ -129,6 +128,18 @@ func (o *order) turn(ctx context.Context, id pass.SequenceID) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// first says whether no older sequence recovers.
+func (o *order) first(id pass.SequenceID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for other := range o.waiting {
+		if other < id {
+			return false
+		}
+	}
+	return true
 }
 
 // count is how many sequences recover.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,6 +32,7 @@ type world struct {
 
 	mu     sync.Mutex
 	procs  map[string]*proc
+	ever   []*proc          // also those that were killed and have a successor
 	links  map[string]*link // by shard, the newest of any coordinator
 	unfit  map[string]error // by shard: what its Load gives
 	tasks  sync.WaitGroup
@@ -336,6 +337,7 @@ func (w *world) spawn(name string) {
 	}
 	p := newProc(w, name, pid)
 	w.procs[name] = p
+	w.ever = append(w.ever, p)
 	w.tasks.Go(p.run)
 }
 
@@ -345,14 +347,17 @@ func (w *world) proc(name string) *proc {
 	return w.procs[name]
 }
 
+func (w *world) everyProc() []*proc {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ever)
+}
+
 func (w *world) kill(name string) { w.proc(name).kill() }
 
 // end ends every process.
 func (w *world) end() {
-	w.mu.Lock()
-	procs := maps.Clone(w.procs)
-	w.mu.Unlock()
-	for _, p := range procs {
+	for _, p := range w.everyProc() {
 		p.kill()
 	}
 	w.tasks.Wait()

@@ -36,6 +36,8 @@ type proc struct {
 	computed  int // positions times layers
 }
 
+type layerIndex = model.LayerIndex
+
 type sequenceKey struct {
 	coordinator string
 	id          pass.SequenceID
@@ -46,9 +48,9 @@ type cached struct {
 	epoch  pass.Epoch
 	plan   pass.PlanID
 	turn   uint32
-	layers map[model.LayerIndex][]uint64 // what entered the layer
-	logs   map[model.LayerIndex][]uint64 // what is to enter the layer, where a block ended there
-	tokens []token.ID                    // last stage only
+	layers map[layerIndex][]uint64 // what entered the layer
+	logs   map[layerIndex][]uint64 // what is to enter the layer, where a block ended there
+	tokens []token.ID              // last stage only
 	prompt int
 }
 
@@ -248,7 +250,7 @@ func (p *proc) begin(coordinator string, b pass.Begin) (pass.Begun, error) {
 	key := sequenceKey{coordinator, b.Sequence}
 	q := p.sequences[key]
 	if q == nil {
-		q = &cached{layers: map[model.LayerIndex][]uint64{}, logs: map[model.LayerIndex][]uint64{}}
+		q = &cached{layers: map[layerIndex][]uint64{}, logs: map[layerIndex][]uint64{}}
 		p.sequences[key] = q
 	} else if b.Epoch <= q.epoch {
 		return pass.Begun{}, fmt.Errorf("epoch %d has begun already", q.epoch)
@@ -302,7 +304,11 @@ func (p *proc) compute(f *flight) {
 	e := &copied.Entries[0]
 	refuse := func(reason pass.Reason, format string, args ...any) {
 		e.Refused = &pass.Refusal{Shard: p.name, Reason: reason, Detail: fmt.Sprintf(format, args...)}
-		p.w.events("%s refuses positions %d-%d of %d: %s", p.name, e.First, int(e.First)+e.Count-1, e.Sequence, reason)
+		switch reason {
+		case pass.ReasonPlan, pass.ReasonNoSequence, pass.ReasonStaleEpoch: // what a loss leaves on its way
+		default:
+			p.w.events("%s refuses positions of %d: %s", p.name, e.Sequence, reason)
+		}
 	}
 	var choice *sample.Choice
 	q := p.sequences[sequenceKey{f.Coordinator, e.Sequence}]

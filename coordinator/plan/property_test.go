@@ -275,6 +275,62 @@ func TestWorkingPlanStays(t *testing.T) {
 	})
 }
 
+// Once shards are lost, the others keep at least what they hold, where their memory allows it; a plan that can go on goes on.
+func TestSurvivorsKeepWhatTheyHold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shape := genShape(t, 12)
+		roster := genRoster(t, shape, 6)
+		ample := rapid.Bool().Draw(t, "ample")
+		for i := range roster {
+			if ample {
+				roster[i].Memory = 1 << 40
+			}
+		}
+		opts := Options{Leader: "c", Keep: true}
+		plan, err := Solve(roster, shape, nil, opts)
+		if err != nil {
+			return
+		}
+		for i := range roster {
+			roster[i].Speed = rapid.SampledFrom([]float64{0, 5, 40}).Draw(t, "speed now")
+		}
+		if again, err := Solve(roster, shape, plan, opts); err != nil || again != plan {
+			t.Fatalf("nobody was lost, but %s became %v, %v", plan, again, err)
+		}
+		lost := rapid.SliceOfNDistinct(rapid.IntRange(0, len(roster)-1), 0, len(roster)-1, rapid.ID).Draw(t, "lost")
+		var left []Member
+		for i, m := range roster {
+			if !slices.Contains(lost, i) {
+				left = append(left, m)
+			}
+		}
+		for i := range rapid.IntRange(0, 2).Draw(t, "spares") {
+			left = append(left, Member{Name: fmt.Sprintf("z%d", i), Address: fmt.Sprintf("10.0.2.%d:7000", i), Memory: roster[0].Memory})
+		}
+		rest := NewRoster(left...)
+		next, err := Solve(rest, shape, plan, opts)
+		if err != nil {
+			if _, any := Solve(rest, shape, nil, Options{Leader: "c"}); any == nil {
+				t.Fatalf("a plan exists, but: %v", err)
+			}
+			return
+		}
+		check(t, next, rest, shape)
+		kept := true
+		for _, s := range plan.Pipelines[0] {
+			if _, there := rest.Find(s.Shard); !there {
+				continue
+			}
+			_, place, ok := next.Stage(s.Shard)
+			kept = kept && ok && next.Pipelines[0][place].Layers.First <= s.Layers.First && next.Pipelines[0][place].Layers.Last >= s.Layers.Last &&
+				(!s.Last || next.Pipelines[0][place].Last)
+		}
+		if ample && !kept {
+			t.Fatalf("%s became %s", plan, next)
+		}
+	})
+}
+
 func TestStagesAskedFor(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		shape := genShape(t, 12)
