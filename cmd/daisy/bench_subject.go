@@ -14,7 +14,6 @@ import (
 	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/model/sample"
 	"github.com/daisy-llm/daisy/model/token"
-	"github.com/daisy-llm/daisy/shard"
 )
 
 // randomIDs are tokens that look drawn at random, others at each turn: no cache can know them.
@@ -58,12 +57,12 @@ func (s *wholeSubject) prompt(ctx context.Context, tokens int) (time.Duration, e
 	ids := randomIDs(tokens, s.cfg.Vocab, s.turn)
 	begin := time.Now()
 	var x []float32
-	for from := 0; from < tokens; from += shard.MaxRows {
+	for from := 0; from < tokens; from += wholeRows {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
 		var err error
-		if x, err = s.step(ids[from:min(from+shard.MaxRows, tokens)], token.Position(from)); err != nil {
+		if x, err = s.step(ids[from:min(from+wholeRows, tokens)], token.Position(from)); err != nil {
 			return 0, err
 		}
 	}

@@ -197,11 +197,11 @@ func (w *whole) perplexity(ctx context.Context, ids []token.ID, bos token.ID, o 
 // score runs one chunk from an empty cache and scores what its second half predicts.
 func (w *whole) score(ctx context.Context, chunk []token.ID, s *perplexityScore) error {
 	first, last := len(chunk)/2, len(chunk)-1 // positions [first, last) predict the token after them
-	for from := 0; from < last; from += shard.MaxRows {
+	for from := 0; from < last; from += wholeRows {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		to := min(from+shard.MaxRows, len(chunk))
+		to := min(from+wholeRows, len(chunk))
 		x, err := w.step(chunk[from:to], token.Position(from))
 		if err != nil {
 			return err

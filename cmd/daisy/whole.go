@@ -12,6 +12,10 @@ import (
 	"github.com/daisy-llm/daisy/shard"
 )
 
+// wholeRows is how many positions of a prompt are computed at once. A pipeline takes fewer, to keep several stages busy; here
+// the weights are unpacked less often instead.
+const wholeRows = 256
+
 // whole is a whole model in this process, with one sequence: what is measured without a cluster around it.
 type whole struct {
 	file    *gguf.File
@@ -19,7 +23,7 @@ type whole struct {
 	block   *model.Block
 	pool    *kvcache.Pool
 	entry   [1]model.Entry
-	x       []float32 // (shard.MaxRows, hidden)
+	x       []float32 // (wholeRows, hidden)
 	logits  []float32 // (shard.MaxHeadRows, vocab)
 	weights int64     // bytes of packed weights, all of which every token reads
 }
@@ -59,11 +63,11 @@ func loadWhole(ctx context.Context, path string, o wholeOptions) (_ *whole, err 
 	layers := model.Layers{First: 0, Last: model.LayerIndex(w.cfg.Layers)}
 	w.weights = sizes.Block(layers, true)
 	caches := kvcache.Bytes(o.CacheType, w.cfg.KVHeads, w.cfg.HeadDim, o.Context) * int64(w.cfg.Layers)
-	if err := enoughMemory(w.weights + caches + sizes.Scratch(shard.MaxRows, max(1, o.Threads))); err != nil {
+	if err := enoughMemory(w.weights + caches + sizes.Scratch(wholeRows, max(1, o.Threads))); err != nil {
 		return nil, err
 	}
 	if w.block, err = model.LoadBlock(ctx, file, w.cfg, layers, model.Options{
-		Embedding: true, Head: true, Kernels: o.Kernels, Threads: o.Threads, MaxRows: shard.MaxRows, Progress: o.Progress,
+		Embedding: true, Head: true, Kernels: o.Kernels, Threads: o.Threads, MaxRows: wholeRows, Progress: o.Progress,
 	}); err != nil {
 		return nil, err
 	}
@@ -73,7 +77,7 @@ func loadWhole(ctx context.Context, path string, o wholeOptions) (_ *whole, err 
 		return nil, err
 	}
 	w.entry[0].Cache = w.pool.NewSequence(w.cfg.Layers)
-	w.x = make([]float32, shard.MaxRows*w.cfg.Hidden)
+	w.x = make([]float32, wholeRows*w.cfg.Hidden)
 	w.logits = make([]float32, shard.MaxHeadRows*w.cfg.Vocab)
 	return w, nil
 }
@@ -97,7 +101,7 @@ func (w *whole) close() error {
 	return w.file.Close()
 }
 
-// step runs at most shard.MaxRows tokens at the positions from first on; what was cached from there on is dropped. It returns
+// step runs at most wholeRows tokens at the positions from first on; what was cached from there on is dropped. It returns
 // the last layer's outputs, (len(ids), hidden), which stay valid until the next step.
 func (w *whole) step(ids []token.ID, first token.Position) ([]float32, error) {
 	x := w.x[:len(ids)*w.cfg.Hidden]
