@@ -28,6 +28,7 @@ import (
 //	after DURATION                 lets time pass
 //	in DURATION COMMAND            does something later
 //	wait NAME                      until a generation has ended
+//	delay DURATION                 a pass takes so long at each stage
 //	again N                        so many positions, times layers, may be computed more than once; without it, none
 //	kill, stop, cont, cut, forget SHARD; join SHARD; restart (the coordinator); cancel NAME
 func TestFailover(t *testing.T) {
@@ -240,6 +241,12 @@ func (s *scene) do(line string) {
 			time.Sleep(d)
 			s.do(strings.Join(words[2:], " "))
 		})
+	case "delay":
+		d, err := time.ParseDuration(words[1])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.world.delay = d
 	case "again":
 		s.again = s.number(words[1])
 	case "cancel":
@@ -247,6 +254,7 @@ func (s *scene) do(line string) {
 	case "restart":
 		s.note("the coordinator is restarted")
 		s.cluster.stop()
+		time.Sleep(time.Second)
 		members := s.members
 		s.cluster = s.coordinate(s.world, len(members))
 		s.members = members

@@ -17,9 +17,10 @@ type member struct {
 	link   Link
 	cancel context.CancelCauseFunc
 	ready  bool
-	told   bool      // that its link is down: once is enough, until it is up again
-	hope   time.Time // until then planning waits for it: its link worked a moment ago, and is being dialled anew
-	unfit  error     // why it gets no block; until it comes back as another process
+	told   bool             // that its link is down: once is enough, until it is up again
+	hope   time.Time        // until then planning waits for it: its link worked a moment ago, and is being dialled anew
+	unfit  error            // why it gets no block; until it comes back as another process
+	held   pass.LoadedBlock // what it held of the model when its link came up
 }
 
 // A link that has died is tried again at once, and for so long planning waits for it: a connection may break while both
@@ -33,6 +34,7 @@ const (
 var (
 	errLeft     = errors.New("it has left, or does not answer")
 	errReplaced = errors.New("its link is dialled anew")
+	errSilent   = errors.New("it was given up")
 )
 
 // meet brings the links in line with a roster.
@@ -105,8 +107,11 @@ func (o *operator) dial(ctx context.Context, who plan.Member) *member {
 			defer close(up)
 			select {
 			case <-m.link.Ready():
-				err := o.c.try(ctx, m.link)
-				o.post(ctx, func(_ context.Context, o *operator) { o.greet(m, err) })
+				held, err := o.c.try(ctx, m.link)
+				o.post(ctx, func(_ context.Context, o *operator) {
+					m.held = held
+					o.greet(m, err)
+				})
 			case <-m.link.Done():
 			}
 		}()
@@ -136,14 +141,41 @@ func (o *operator) uses(from, to string) bool {
 }
 
 // try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
-// must not be noticed only when a plan that works has made way for one with it.
-func (c *Coordinator) try(ctx context.Context, h pipeline.Hop) error {
+// must not be noticed only when a plan that works has made way for one with it. It says what the shard holds of the model.
+func (c *Coordinator) try(ctx context.Context, h pipeline.Hop) (held pass.LoadedBlock, err error) {
 	l := c.cfg.Load
 	l.Plan = pass.PlanID{Leader: c.cfg.Name}
 	if err := h.Load(ctx, l, func(pass.LoadProgress) {}); err != nil {
-		return err
+		return held, err
 	}
-	return h.Unload(ctx, l.Plan)
+	if err := h.Unload(ctx, l.Plan); err != nil {
+		return held, err
+	}
+	d, err := h.Describe(ctx)
+	for _, b := range d.Blocks {
+		if b.SHA256 == l.SHA256 && b.Plan.Number > held.Plan.Number {
+			held = b
+		}
+	}
+	return held, err
+}
+
+// found is what shards were found to hold, as a plan that has gaps where nobody holds anything; nil if all is a gap. Only the
+// newest plan counts that any of them has a block of.
+func (o *operator) found() *plan.Plan {
+	newest := pass.PlanID{}
+	for _, m := range o.links {
+		if id := m.held.Plan; m.ready && (id.Number > newest.Number || id.Number == newest.Number && id.Leader > newest.Leader) {
+			newest = id
+		}
+	}
+	var held []plan.Holding
+	for _, m := range o.links {
+		if m.ready && m.held.Plan == newest {
+			held = append(held, plan.Holding{Shard: m.Name, Address: m.Address, Layers: m.held.Layers})
+		}
+	}
+	return plan.Found(o.c.cfg.Shape, newest.Number, held)
 }
 
 // greet notes that a link is up, and whether its shard can be used.
@@ -207,6 +239,11 @@ func (o *operator) hangUp(ctx context.Context, m *member, err error) {
 		return
 	}
 	o.soon(0)
+	o.dialLater(ctx, m)
+}
+
+// dialLater tries a link again after a while, if nothing else has become of its shard by then.
+func (o *operator) dialLater(ctx context.Context, m *member) {
 	time.AfterFunc(redialTime, func() {
 		o.post(ctx, func(ctx context.Context, o *operator) {
 			if o.links[m.Name] == m {

@@ -113,11 +113,16 @@ func (o *operator) replan(ctx context.Context) {
 		return // and its end will say when to plan
 	}
 	roster := o.usable()
-	if asked := max(1, o.c.cfg.Shards); !o.started && len(roster) < asked {
+	base := o.base
+	if base == nil {
+		base = o.found()
+	}
+	// A coordinator that finds all layers loaded is the next life of one that had the shards it asked for.
+	if asked := max(1, o.c.cfg.Shards); !o.started && len(roster) < asked && (base == nil || !base.Whole()) {
 		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), asked))
 		return
 	}
-	next, err := plan.Solve(roster, o.c.cfg.Shape, o.base, plan.Options{Leader: o.c.cfg.Name, Keep: !whole})
+	next, err := plan.Solve(roster, o.c.cfg.Shape, base, plan.Options{Leader: o.c.cfg.Name, Keep: !whole})
 	if err != nil {
 		if !whole {
 			o.retire()
@@ -154,8 +159,12 @@ func (o *operator) load(ctx context.Context, next *plan.Plan, makeRoom bool) {
 		o.announce(plan.Loading)
 	}
 	hops := o.hops()
+	end := make(chan struct{})
+	began := time.Now()
+	o.watch(ctx, next, end, func() (time.Time, time.Duration, bool) { return began, loadingAnswer, true }, nil)
 	o.spawn(func() error {
 		p, failed, err := o.c.load(ctx, next, hops, makeRoom)
+		close(end)
 		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err, makeRoom) })
 		return nil
 	})
@@ -266,6 +275,7 @@ func (o *operator) adopt(ctx context.Context, p *plan.Plan, pl *pipeline.Pipelin
 		})
 		return nil
 	})
+	o.watch(ctx, p, d.ended, pl.Owed, pl.Break)
 	o.c.deploy(d)
 	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateReady, "", p.ID.String() })
 	o.announce(plan.Ready)

@@ -159,6 +159,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 		Protocol: pass.Protocol, Numerics: pass.Numerics, Version: shortVersion(),
 	}
 	gossip := cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, SecretKey: guard.gossipKey(), Log: log}
+	gossip.Timing.Refresh = time.Second // a coordinator that was restarted is found again so soon
 	if o.ParentPipe { // it ends with the coordinator and all its siblings: nobody is left to be told
 		gossip.Timing.Leave = time.Nanosecond
 	}

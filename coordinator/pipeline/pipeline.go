@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -41,6 +42,7 @@ type Pipeline struct {
 
 	mu      sync.Mutex
 	waiting map[uint64]*Ticket // by pass number
+	owed    owed
 	err     error
 
 	send sync.Mutex // keeps passes in the order of their numbers
@@ -167,6 +169,7 @@ func (p *Pipeline) Release(ctx context.Context, sequence pass.SequenceID) error 
 
 // each asks every hop at once and waits for all. One that fails ends nothing for the others.
 func (p *Pipeline) each(do func(stage int, h Hop) error) error {
+	defer p.asks()()
 	var g errgroup.Group
 	for i, h := range p.cfg.Hops {
 		g.Go(func() error {
@@ -181,10 +184,12 @@ func (p *Pipeline) each(do func(stage int, h Hop) error) error {
 
 // A Ticket stands for a pass on its way.
 type Ticket struct {
-	p      *Pipeline
-	number uint64
-	bytes  int64
-	result chan *pass.Result // capacity 1
+	p         *Pipeline
+	number    uint64
+	positions int
+	bytes     int64
+	sent      time.Time
+	result    chan *pass.Result // capacity 1
 }
 
 // Send starts a pass, waiting only for credit. The entries' Tokens must not change until the result is there. Every
@@ -205,7 +210,8 @@ func (p *Pipeline) Replay(ctx context.Context, trace Trace, layers model.Layers,
 // start sends a pass to one of the stages, from which it goes on to the last.
 func (p *Pipeline) start(ctx context.Context, stage int, out *pass.Pass) (*Ticket, error) {
 	out.Coordinator, out.Plan, out.Route = p.cfg.Coordinator, p.cfg.Plan, p.cfg.Stages[stage:]
-	t := &Ticket{p: p, bytes: int64(out.Positions()) * int64(p.cfg.Hidden) * 4, result: make(chan *pass.Result, 1)}
+	t := &Ticket{p: p, positions: out.Positions(), result: make(chan *pass.Result, 1)}
+	t.bytes = int64(t.positions) * int64(p.cfg.Hidden) * 4
 	if t.bytes > p.limit {
 		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
 	}
@@ -217,6 +223,7 @@ func (p *Pipeline) start(ctx context.Context, stage int, out *pass.Pass) (*Ticke
 	t.number = p.cfg.Passes.Add(1)
 	out.Number = t.number
 	p.mu.Lock()
+	t.sent = time.Now()
 	p.waiting[t.number] = t
 	p.mu.Unlock()
 	if err := p.Err(); err != nil { // the credit may have come from a pass that was lost
@@ -286,6 +293,9 @@ func (t *Ticket) Wait(ctx context.Context) (*pass.Result, error) {
 func (p *Pipeline) finish(number uint64) *Ticket {
 	p.mu.Lock()
 	t := p.waiting[number]
+	if t != nil {
+		p.owed.came(t, time.Now())
+	}
 	delete(p.waiting, number)
 	p.mu.Unlock()
 	if t != nil {

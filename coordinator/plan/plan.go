@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/daisy-llm/daisy/model"
@@ -33,6 +34,58 @@ type Stage struct {
 
 // Memory is what the stage reserves of its shard's memory.
 func (s Stage) Memory() int64 { return s.Weights + s.Cache + s.Scratch }
+
+// Holding is a block that a shard was found to hold.
+type Holding struct {
+	Shard   string
+	Address string
+	Layers  model.Layers
+}
+
+// Found makes of what shards hold a previous plan for Solve, of no leader: one pipeline, with gaps where nobody holds anything.
+// Where two hold the same layer one is left out; the last of them that holds anything up to the end has the head. It is nil if
+// nobody holds a layer of such a model.
+func Found(shape Shape, number uint64, held []Holding) *Plan {
+	p := &Plan{ID: pass.PlanID{Number: number}, Model: shape.Model, Layers: len(shape.Layers), Pipelines: [][]Stage{nil}}
+	held = slices.Clone(held)
+	slices.SortFunc(held, func(a, b Holding) int {
+		return cmp.Or(cmp.Compare(a.Layers.First, b.Layers.First), cmp.Compare(b.Layers.Last, a.Layers.Last), cmp.Compare(a.Shard, b.Shard))
+	})
+	end := model.LayerIndex(0)
+	for _, h := range held {
+		head := int(h.Layers.First) == len(shape.Layers)
+		if h.Layers.First < end || h.Layers.Len() < 0 || h.Layers.Len() == 0 && !head || int(h.Layers.Last) > len(shape.Layers) {
+			continue
+		}
+		end = h.Layers.Last
+		p.Pipelines[0] = append(p.Pipelines[0], Stage{Shard: h.Shard, Address: h.Address, Layers: h.Layers})
+		if head {
+			break
+		}
+	}
+	stages := p.Pipelines[0]
+	if len(stages) == 0 {
+		return nil
+	}
+	for i, s := range stages {
+		last := i == len(stages)-1 && int(end) == len(shape.Layers)
+		stages[i] = shape.stage(s.Layers, last)
+		stages[i].Shard, stages[i].Address = s.Shard, s.Address
+	}
+	return p
+}
+
+// Whole says whether the first pipeline holds every layer. Every plan of Solve is; what was found may not be.
+func (p *Plan) Whole() bool {
+	next := model.LayerIndex(0)
+	for _, s := range p.Pipelines[0] {
+		if s.Layers.First != next {
+			return false
+		}
+		next = s.Layers.Last
+	}
+	return int(next) == p.Layers
+}
 
 // Compare orders plans by number, then leader; no plan comes before every plan.
 func (p *Plan) Compare(other *Plan) int {
