@@ -285,6 +285,26 @@ func TestLife(t *testing.T) {
 			t.Errorf("with an unfit shard: %+v", s)
 		}
 	})
+	inTime(t, "a status says whose loss the others survive", func(t *testing.T) {
+		c := start(t, func(cfg *Config) {
+			for i := range cfg.Shape.Layers {
+				cfg.Shape.Layers[i].Weights = 400 << 10 // of 1 MiB that each shard offers
+			}
+		})
+		defer c.stop()
+		c.join("a", "b")
+		for _, s := range c.settled().Shards {
+			if s.Missing < 400<<10 {
+				t.Errorf("without %s %d bytes are missing, one shard cannot hold the model", s.Name, s.Missing)
+			}
+		}
+		c.join("d", "e")
+		for _, s := range c.settled().Shards {
+			if s.Missing != 0 {
+				t.Errorf("without %s %d bytes are missing, of four shards any two can hold the model", s.Name, s.Missing)
+			}
+		}
+	})
 	inTime(t, "too little memory says how much is missing", func(t *testing.T) {
 		c := start(t, func(cfg *Config) { cfg.Shape.Layers[0].Weights = 1 << 30 })
 		defer c.stop()

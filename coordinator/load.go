@@ -108,15 +108,16 @@ func unloadOthers(ctx context.Context, h pipeline.Hop, plan pass.PlanID) error {
 	if err != nil {
 		return fmt.Errorf("describe: %w", err)
 	}
+	var failed error
 	for _, b := range d.Blocks {
 		if b.Plan.Number == 0 || b.Plan.Leader == plan.Leader && b.Plan.Number >= plan.Number {
 			continue // a trial, here and gone, or what is to stay
 		}
 		if err := h.Unload(ctx, b.Plan); err != nil {
-			return fmt.Errorf("unload plan %v: %w", b.Plan, err)
+			failed = errors.Join(failed, fmt.Errorf("unload plan %v: %w", b.Plan, err)) // another coordinator's, perhaps
 		}
 	}
-	return nil
+	return failed
 }
 
 // report publishes how far loading has come.

@@ -38,6 +38,8 @@ type operator struct {
 	started bool            // a plan was loaded once: from now on fewer shards than asked for will do
 	breaks  int             // pipelines that broke soon after they came, in a row
 	settle  *time.Timer
+
+	reckoned reckoned
 }
 
 // event is what happened outside the loop, as something for the loop to do.
@@ -308,13 +310,41 @@ func (o *operator) tidy(ctx context.Context) {
 	})
 }
 
+// headroom is what would be missing without each shard. It is reckoned anew only when the plan or the shards have changed.
+func (o *operator) headroom() map[string]int64 {
+	if o.current == nil {
+		return nil
+	}
+	roster := o.usable()
+	if o.reckoned.plan == o.current.plan && slices.Equal(o.reckoned.roster, roster) {
+		return o.reckoned.missing
+	}
+	o.reckoned = reckoned{plan: o.current.plan, roster: roster, missing: make(map[string]int64)}
+	losses, err := plan.Headroom(o.current.plan, roster, o.c.cfg.Shape)
+	if err != nil {
+		o.c.cfg.Log.Warn("no headroom can be reckoned", "error", err)
+	}
+	for _, l := range losses {
+		o.reckoned.missing[l.Shard] = l.Missing
+	}
+	return o.reckoned.missing
+}
+
+// reckoned is the headroom of a plan among shards.
+type reckoned struct {
+	plan    *plan.Plan
+	roster  plan.Roster
+	missing map[string]int64 // bytes, by shard
+}
+
 // publish brings the shards' part of the status up to date.
 func (o *operator) publish() {
+	missing := o.headroom()
 	shards := make([]ShardStatus, 0, len(o.links))
 	for _, m := range o.links {
 		s := ShardStatus{
 			Name: m.Name, PID: m.PID, Address: m.Address, State: plan.Joining.String(),
-			Cores: m.Cores, Memory: m.Memory, Stage: -1,
+			Cores: m.Cores, Memory: m.Memory, Stage: -1, Missing: missing[m.Name],
 		}
 		switch {
 		case m.unfit != nil:

@@ -88,4 +88,5 @@ type ShardStatus struct {
 	Memory  int64            `json:"memory"`  // bytes on offer
 	Planned int64            `json:"planned"` // bytes the plan needs of it
 	Stage   int              `json:"stage"`   // place in the pipeline, from 0; -1: a spare
+	Missing int64            `json:"missing"` // bytes that the others would lack to hold the model without it; 0: its loss is survivable
 }

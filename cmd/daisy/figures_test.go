@@ -30,8 +30,9 @@ func TestWriteStatus(t *testing.T) {
 	var b strings.Builder
 	err := writeStatus(&b, coordinator.Status{
 		Coordinator: "127.0.0.1:8080", Version: "v1", Model: "m", SHA256: "ab", Context: 4096, CacheType: "f16", State: "ready", Plan: "1@c", Layers: 30,
+		Active: 3, Recovering: 2, Waiting: 1,
 		Shards: []coordinator.ShardStatus{
-			{Name: "雏菊", PID: 12, Address: "127.0.0.1:2", First: 15, Last: 30, State: "ready", Cores: 2, Memory: 8 << 30, Planned: 1 << 29, Stage: 1},
+			{Name: "雏菊", PID: 12, Address: "127.0.0.1:2", First: 15, Last: 30, State: "ready", Cores: 2, Memory: 8 << 30, Planned: 1 << 29, Stage: 1, Missing: 3 << 20},
 			{Name: "a1\x1b[31m", PID: 11, Address: "127.0.0.1:1", First: 0, Last: 15, State: "ready", Cores: 2, Memory: 8 << 30, Planned: 1 << 29},
 		},
 	})
@@ -43,11 +44,11 @@ state        ready
 model        m, 30 layers, sha256 ab
 context      4096 positions, f16 cache
 plan         1@c
-generations  0 running, 0 waiting
+generations  3 running (2 recovering), 1 waiting
 
-STAGE  SHARD   LAYERS  STATE  MEMORY    PLANNED  CORES  PID  ADDRESS
-0      a1[31m  0-14    ready  8.00 GiB  512 MiB      2   11  127.0.0.1:1
-1      雏菊    15-29   ready  8.00 GiB  512 MiB      2   12  127.0.0.1:2
+STAGE  SHARD   LAYERS  STATE  MEMORY    PLANNED  WITHOUT IT        CORES  PID  ADDRESS
+0      a1[31m  0-14    ready  8.00 GiB  512 MiB  survives              2   11  127.0.0.1:1
+1      雏菊    15-29   ready  8.00 GiB  512 MiB  3.00 MiB missing      2   12  127.0.0.1:2
 `
 	if b.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", b.String(), want)
