@@ -8,7 +8,7 @@ import (
 )
 
 // stream answers with server-sent events. The header waits for the first of them, so that whatever fails before there is
-// a token still has its own status.
+// a token still has its own status; and no comment comes first while there is no pipeline that could give one.
 func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, j *job) error {
 	out := &eventWriter{w: w, control: http.NewResponseController(w)}
 	send := func(c *choice, value any) error {
@@ -32,7 +32,9 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, j *job) error {
 			}
 			g.breakOff(r, out, e.err)
 		case e.idle:
-			err = out.comment("keep-alive")
+			if out.begun || g.cfg.Engine.Ready() { // else it may yet end as one that never started, with a status that says so
+				err = out.comment("keep-alive")
+			}
 		default:
 			err = j.tell(e, send)
 		}

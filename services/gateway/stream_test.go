@@ -181,6 +181,34 @@ func TestFailureAfterKeepAlive(t *testing.T) {
 	})
 }
 
+// While there is no pipeline, a stream that has not begun is not kept alive: it may end as a request that never started, and
+// must have that status then. One that has begun is, whatever becomes of the pipeline.
+func TestNoCommentsBeforeThereIsAPipeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := &scripted{waiting: true, status: coordinator.Status{State: coordinator.StateRecovering}}
+		engine.generate = func(context.Context, coordinator.Request, func(coordinator.Delta) error) (coordinator.Answer, error) {
+			time.Sleep(time.Minute)
+			return coordinator.Answer{}, coordinator.ErrNotReady
+		}
+		g := build(t, engine, func(c *Config) { c.KeepAlive = time.Second })
+		w := record(g, "/v1/completions", prompted(`"stream":true`))
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "keep-alive") {
+			t.Errorf("not begun: %d %v %s", w.Code, w.Header(), w.Body)
+		}
+		engine.generate = func(_ context.Context, _ coordinator.Request, emit func(coordinator.Delta) error) (coordinator.Answer, error) {
+			if err := emit(coordinator.Delta{IDs: []token.ID{'a'}, Text: "a"}); err != nil {
+				return coordinator.Answer{}, err
+			}
+			time.Sleep(2500 * time.Millisecond)
+			return coordinator.Answer{Finish: coordinator.FinishStop}, nil
+		}
+		w = record(g, "/v1/completions", prompted(`"stream":true`))
+		if got := w.Body.String(); w.Code != http.StatusOK || strings.Count(got, ": keep-alive\n\n") != 2 {
+			t.Errorf("begun: %d %s", w.Code, got)
+		}
+	})
+}
+
 // A client that connects but does not read loses its generation after WriteTimeout.
 func TestClientThatDoesNotRead(t *testing.T) {
 	ended := make(chan error, 1)
