@@ -75,7 +75,8 @@ func (g *generation) start(ctx context.Context) (*sample.Choice, error) {
 	}
 	from, err := g.replay(ctx, held)
 	if err != nil {
-		g.anew = true // what shards said they hold is not to be had
+		var refused *pass.Refusal
+		g.anew = errors.As(err, &refused) && refused.Reason == pass.ReasonGap // what shards said they hold is not to be had
 		return nil, err
 	}
 	choice, err := g.prompt(ctx, from)
