@@ -1,5 +1,6 @@
-// Package daisy_test holds the rules of the design that no compiler checks: which way imports point (this file), and how
-// the source reads (source_test.go, rounding_test.go). Each rule is itself tested, on code that breaks it.
+// Package daisy_test holds the rules of the design that no compiler checks: which way imports point (this file), how the
+// source reads (source_test.go, rounding_test.go), and that what the documents call exists (documents_linux_test.go). Each
+// rule is itself tested, on code that breaks it.
 package daisy_test
 
 import (
