@@ -160,7 +160,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	}
 	gossip := cluster.Config{Self: self, Port: port, Advertise: o.Advertise, Join: o.Join, SecretKey: guard.gossipKey(), Log: log}
 	gossip.Timing.Refresh = time.Second // a coordinator that was restarted is found again so soon
-	if o.ParentPipe { // it ends with the coordinator and all its siblings: nobody is left to be told
+	if o.ParentPipe {                   // it ends with the coordinator and all its siblings: nobody is left to be told
 		gossip.Timing.Leave = time.Nanosecond
 	}
 	members, err = cluster.New(gossip)
