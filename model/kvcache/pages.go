@@ -1,8 +1,11 @@
 package kvcache
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/daisy-llm/daisy/model/kernel"
 	"github.com/daisy-llm/daisy/model/offheap"
@@ -29,11 +32,50 @@ func (s *store) Limit() int64 {
 	return int64(s.limit) * int64(s.size)
 }
 
-// Resize changes the limit to so many bytes. Pages in use stay, also above it.
+// Resize changes the limit to so many bytes. Pages in use stay, also above it; slabs above it without any are given back.
 func (s *store) Resize(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limit = int(max(0, bytes) / int64(s.size))
+	s.trimLocked()
+}
+
+// trimLocked gives slabs back, as many as are above the limit, of which no page is in use. What is above the limit counts as
+// somebody else's memory.
+func (s *store) trimLocked() {
+	if s.made <= s.limit {
+		return
+	}
+	at := func(memory []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(memory))) }
+	slices.SortFunc(s.slabs, func(a, b []byte) int { return cmp.Compare(at(a), at(b)) })
+	slabOf := func(p kernel.Page) int {
+		i, first := slices.BinarySearchFunc(s.slabs, at(p), func(slab []byte, page uintptr) int { return cmp.Compare(at(slab), page) })
+		if first {
+			return i
+		}
+		return i - 1
+	}
+	unused := make([]int, len(s.slabs)) // pages
+	for _, p := range s.free {
+		unused[slabOf(p)]++
+	}
+	gone := make([]bool, len(s.slabs))
+	for i, slab := range s.slabs {
+		if pages := len(slab) / s.size; s.made > s.limit && unused[i] == pages {
+			gone[i] = true
+			s.made -= pages
+		}
+	}
+	s.free = slices.DeleteFunc(s.free, func(p kernel.Page) bool { return gone[slabOf(p)] })
+	kept := s.slabs[:0:0]
+	for i, slab := range s.slabs {
+		if !gone[i] {
+			kept = append(kept, slab)
+		} else if err := offheap.Free(slab); err != nil { // it is still there: Close tries again
+			kept = append(kept, slab)
+		}
+	}
+	s.slabs = kept
 }
 
 // Used is the memory, in bytes, of the pages in use.
@@ -78,6 +120,9 @@ func (s *store) give(list *[]kernel.Page, keep int) {
 	s.free = append(s.free, have[keep:]...)
 	clear(have[keep:])
 	*list = have[:keep]
+	if len(s.free) == s.made { // what was in use when the limit fell is not any more
+		s.trimLocked()
+	}
 }
 
 // ensureLocked makes n pages free, or says ErrFull.

@@ -11,7 +11,7 @@ type Config struct {
 	Type    Type
 	KVHeads int
 	HeadDim int
-	Bytes   int64 // at most so much memory; it is taken as it is needed, and kept until Close
+	Bytes   int64 // at most so much memory; it is taken as it is needed, and kept until Close, or until Resize lowers the limit
 }
 
 // Pool owns the pages of all sequences in a shard's layers of one model.
