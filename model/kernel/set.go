@@ -27,7 +27,11 @@ const (
 
 // Sets lists what this CPU can run, the reference first, the fastest last.
 func Sets() []*Set {
-	return append([]*Set{{Name: "reference", isa: isaReference, width: referenceWidth}}, architectureSets()...)
+	sets := append([]*Set{{Name: "reference", isa: isaReference, width: referenceWidth}}, architectureSets()...)
+	for _, s := range sets {
+		s.ahead = prefetchAhead()
+	}
+	return sets
 }
 
 // Best is the fastest Set this CPU can run.

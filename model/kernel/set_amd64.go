@@ -32,16 +32,13 @@ func architectureSets() []*Set {
 			}
 		}
 	}
-	for _, s := range sets {
-		s.ahead = prefetchAhead(x.HasAMXTile)
-	}
 	return sets
 }
 
 // prefetchAhead is how far ahead a matrix-vector product asks for weights, in bytes: the memory's latency times the bandwidth
 // that one core gets. Measured on a Xeon with tiles, whose cores get 19 GB/s, and on a Zen 5, whose cores get 43.
-func prefetchAhead(tiles bool) int {
-	if tiles {
+func prefetchAhead() int {
+	if cpu.X86.HasAMXTile {
 		return 2 << 10
 	}
 	return 8 << 10

@@ -6,6 +6,9 @@ package kernel
 
 func architectureSets() []*Set { return nil }
 
+// prefetchAhead is of no use to the reference.
+func prefetchAhead() int { return 0 }
+
 func pause() {}
 
 func (s *Set) quantize(dst []byte, x []float32, n, t int) { quantizeReference(dst, x, n, t) }
