@@ -27,10 +27,10 @@ func TestRenewalInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		var down atomic.Bool
-		attempts := 0
+		var attempts atomic.Int64
 		renew := i.renew
 		i.renew = func(ctx context.Context, c *credential) (*credential, error) {
-			attempts++
+			attempts.Add(1)
 			if down.Load() {
 				return nil, errors.New("it rains")
 			}
@@ -42,16 +42,16 @@ func TestRenewalInTime(t *testing.T) {
 
 		left := func() time.Duration { return time.Until(i.Expires()).Round(time.Minute) }
 		time.Sleep(time.Hour + 59*time.Minute)
-		if synctest.Wait(); attempts != 0 {
-			t.Errorf("renewed %d times before its time", attempts)
+		if synctest.Wait(); attempts.Load() != 0 {
+			t.Errorf("renewed %d times before its time", attempts.Load())
 		}
 		time.Sleep(2 * time.Minute)
-		if synctest.Wait(); attempts != 1 || left() != 3*time.Hour-time.Minute {
-			t.Errorf("renewed %d times, %v left", attempts, left())
+		if synctest.Wait(); attempts.Load() != 1 || left() != 3*time.Hour-time.Minute {
+			t.Errorf("renewed %d times, %v left", attempts.Load(), left())
 		}
 		time.Sleep(10 * 24 * time.Hour)
-		if synctest.Wait(); attempts != 121 || left() < time.Hour {
-			t.Errorf("renewed %d times in ten days, %v left", attempts, left())
+		if synctest.Wait(); attempts.Load() != 121 || left() < time.Hour {
+			t.Errorf("renewed %d times in ten days, %v left", attempts.Load(), left())
 		}
 
 		down.Store(true)
