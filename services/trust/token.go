@@ -76,7 +76,7 @@ func ParseToken(text string) (Token, error) {
 	switch {
 	case err == nil && len(b) > 0 && b[0] != tokenVersion:
 		return Token{}, errors.New("the token is of another version of Daisy: run the same version everywhere")
-	case err != nil, len(b) != size, binary.BigEndian.Uint32(b[size-checksumBytes:]) != crc32.ChecksumIEEE(b[:size-checksumBytes]):
+	case err != nil, strings.ContainsAny(text, "\r\n"), len(b) != size, binary.BigEndian.Uint32(b[size-checksumBytes:]) != crc32.ChecksumIEEE(b[:size-checksumBytes]):
 		return Token{}, errors.New("the token is damaged or cut off: copy all of it")
 	}
 	var t Token
