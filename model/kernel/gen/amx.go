@@ -61,7 +61,7 @@ func tiles(f *file) {
 	for _, s := range shapes() {
 		for n := leastTile; n <= mostTile; n++ {
 			f.tileConfig(s, n)
-			tileProduct(f, s, n)
+			tileProduct(f, tileName(s, n), fmt.Sprintf("multiplies an expanded group of 16 rows with panels of %d tokens", n), s, n, wholeProduct)
 		}
 	}
 	s := f.stubs
@@ -174,10 +174,9 @@ func (f *file) tileConfig(s shape, n int) {
 
 // tileProduct writes the product with panels of n tokens. The sums are in Z0.., one for each token, for all columns of
 // the call; two tiles are multiplied, stored, loaded again, scaled and added.
-func tileProduct(file *file, s shape, n int) {
-	f := tileFile{file, s, record{n: n}}
-	f.function(tileName(s, n), fmt.Sprintf("multiplies an expanded group of 16 rows with panels of %d tokens", n),
-		join(bytes("w", "x"), pointer("out"), bytes("spare"), integer("stride", "blocks", "panels", "skip", "first")), nil)
+func tileProduct(file *file, name, doc string, s shape, n int, p part) {
+	f := tileFile{file, s, record{n: n}, p}
+	f.function(name, doc, join(bytes("w", "x"), pointer("out"), bytes("spare"), integer("stride", "blocks", "panels", "skip", "first")), nil)
 	f.load("w", "SI", "x", "DX", "out", "DI", "spare", "R12", "stride", "R8", "blocks", "R9", "panels", "R10", "skip", "R11")
 	f.op("LEAQ config%sx%d<>(SB), AX", s.name, n)
 	f.amx("LDTILECFG (AX)", 0x78, 0x49, 0x00)
@@ -221,8 +220,36 @@ func tileProduct(file *file, s shape, n int) {
 
 type tileFile struct {
 	*file
-	s shape
-	x record
+	s    shape
+	x    record
+	part part
+}
+
+// part is what is written of a product: all of it, or what shows where its time goes.
+type part struct{ tiles, floats, oneTile bool }
+
+var wholeProduct = part{tiles: true, floats: true}
+
+// tileParts writes the products of 16 tokens again, with their tiles alone, their floats alone, and their floats beside one
+// tile instruction for every two blocks, which does nothing. A benchmark sets them beside the whole.
+func tileParts() {
+	s := newStubs()
+	f := newFile(s, "parts_amd64.s")
+	minima := shapes()[1]
+	f.tileConfig(minima, mostTile)
+	for _, p := range []struct {
+		name, doc string
+		part      part
+	}{
+		{"tilesWholeAMX", "is a product whole", wholeProduct},
+		{"tilesAloneAMX", "is a product without what its floats do", part{tiles: true}},
+		{"floatsAloneAMX", "is a product without its tiles, on sums that are there already", part{floats: true}},
+		{"floatsBesideTileAMX", "is floatsAloneAMX with an instruction for every two blocks that sets a tile to zero", part{floats: true, oneTile: true}},
+	} {
+		tileProduct(f, p.name, p.doc, minima, mostTile, p.part)
+	}
+	f.write()
+	s.write("parts_stubs_amd64.go")
 }
 
 // eachSum moves the sums from or to out, and leaves AX behind the panel.
@@ -242,6 +269,22 @@ func (f tileFile) step(blocks int) {
 	if f.s.halves {
 		pairs = 2
 	}
+	if f.part.oneTile {
+		f.tileZero(0)
+	}
+	if f.part.tiles {
+		f.tilesOf(pairs)
+	}
+	if f.part.floats {
+		f.floatsOf(pairs)
+	}
+	f.op("ADDQ $%d, BX", recordBytes*f.x.n*blocks)
+	f.op("ADDQ $%d, R13", expandedBytes*blocks)
+	f.op("SUBQ $%d, CX", blocks)
+}
+
+// tilesOf multiplies the step's pairs of tiles, and stores them to spare memory.
+func (f tileFile) tilesOf(pairs int) {
 	for i := range pairs {
 		x, w := recordBytes*f.x.n*i, expandedBytes*i+expandedHead
 		if f.s.halves {
@@ -255,6 +298,10 @@ func (f tileFile) step(blocks int) {
 	for i := range pairs {
 		f.tileStore(i, "R12", tileBytes*i, "AX")
 	}
+}
+
+// floatsOf scales the integers in spare memory, and adds them to the sums.
+func (f tileFile) floatsOf(pairs int) {
 	for i := range pairs {
 		x, w := recordBytes*f.x.n*i, expandedBytes*i
 		if f.s.halves {
@@ -274,9 +321,6 @@ func (f tileFile) step(blocks int) {
 			}
 		}
 	}
-	f.op("ADDQ $%d, BX", recordBytes*f.x.n*blocks)
-	f.op("ADDQ $%d, R13", expandedBytes*blocks)
-	f.op("SUBQ $%d, CX", blocks)
 }
 
 // Go's assembler knows no tiles. These instructions have three-byte VEX prefixes, of map 0F38; the prefix's last byte has the

@@ -41,6 +41,7 @@ func main() {
 	f.write()
 	stubs.write("stubs_amd64.go")
 	reads()
+	tileParts()
 }
 
 func check(err error) {
