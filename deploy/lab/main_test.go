@@ -204,6 +204,18 @@ func TestClusterInTheLab(t *testing.T) {
 		refuses(t, append([]string{args[0], "--lab", id}, args[1:]...)...)
 	}
 
+	// Whoever is on the lab's network needs to be trusted, and to trust.
+	disk := filepath.Join(os.TempDir(), "daisy-lab-"+id, "coordinator")
+	from := func(args ...string) []string {
+		return append([]string{"exec", "--lab", id, "shard1", filepath.Join(disk, "daisy"), "status", "--coordinator"}, args...)
+	}
+	if plain, err := command(from("http://10.77.0.1:8080")...).CombinedOutput(); err == nil {
+		t.Errorf("the API is plain inside the lab:\n%s", plain)
+	}
+	if got := says(t, from("https://10.77.0.1:8080", "--state-dir", filepath.Join(disk, "state"))...); !strings.Contains(got, "shard2") {
+		t.Errorf("the status from shard1:\n%s", got)
+	}
+
 	says(t, "delay", "--lab", id, "3ms", "shard1")
 	says(t, "partition", "--lab", id, "shard2")
 	if status := says(t, "status", "--lab", id); !strings.Contains(status, "3ms") || !strings.Contains(status, "coordinator,shard1") {
@@ -221,6 +233,21 @@ func TestClusterInTheLab(t *testing.T) {
 		}
 		return err == nil
 	})
+	r.ends(t, id)
+}
+
+// Without encryption only where that was asked for.
+func TestOpenCluster(t *testing.T) {
+	needRoot(t)
+	r := start(t, "run", "--insecure", "--shards", "1", "--model", "../../model/testdata/golden/llama/model.gguf", "--listen", "127.0.0.1:0", "--coordinator-flag=--context=256")
+	id := r.find(t, `ready in lab (\w+): `)[1]
+	daisy := filepath.Join(os.TempDir(), "daisy-lab-"+id, "coordinator", "daisy")
+	if got := says(t, "exec", "--lab", id, "shard1", daisy, "status", "--coordinator", "http://10.77.0.1:8080"); !strings.Contains(got, "ready") {
+		t.Errorf("the status from shard1:\n%s", got)
+	}
+	if !strings.Contains(r.out.String(), "INSECURE") {
+		t.Error("nobody says that the cluster is open")
+	}
 	r.ends(t, id)
 }
 

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/daisy-llm/daisy/deploy/lab/cluster"
-	"github.com/daisy-llm/daisy/deploy/lab/lab"
 )
 
 // runFlags say what cluster runs in the lab.
@@ -52,7 +52,7 @@ of a list begin with the coordinator: --memory 0,230MB limits the shards alone.`
 	flags.IntVarP(&f.threads, "threads", "t", 0, "threads of a shard (default: the cores it has, rounded up)")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "where the API is reachable from this machine; port 0 is any free one")
 	flags.BoolVar(&f.private, "private", false, "give each shard's machine a copy of the model's file, so that its file cache counts as its memory")
-	flags.BoolVar(&f.insecure, "insecure", true, "run Daisy without encryption")
+	flags.BoolVar(&f.insecure, "insecure", false, "run Daisy without encryption, and without a join token")
 	flags.StringArrayVar(&f.coordinatorFlags, "coordinator-flag", nil, "one more argument for daisy coordinator; may be repeated")
 	flags.StringArrayVar(&f.shardFlags, "shard-flag", nil, "one more argument for daisy shard; may be repeated")
 	f.bind(cmd)
@@ -73,11 +73,11 @@ func (f *runFlags) run(ctx context.Context, out io.Writer) error {
 		if err := f.prepare(ctx, s); err != nil {
 			return err
 		}
-		if err := s.cluster.StartAll(); err != nil {
+		if err := s.cluster.StartAll(ctx); err != nil {
 			return err
 		}
 		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return forward(ctx, host, s.lab.Machines[0], s.cluster.Address()) })
+		group.Go(func() error { return forward(ctx, host, s.cluster) })
 		group.Go(func() error {
 			if err := s.cluster.Ready(ctx); ctx.Err() != nil {
 				return nil // ended before it was
@@ -130,8 +130,9 @@ func (f *runFlags) prepare(ctx context.Context, s *session) error {
 	return err
 }
 
-// forward carries connections from this machine to the coordinator's until the context ends.
-func forward(ctx context.Context, host net.Listener, coordinator *lab.Machine, address string) error {
+// forward carries connections from this machine to the coordinator's API until the context ends. Here they are plain, as anything is on loopback; on the
+// lab's wire they are as the cluster's own.
+func forward(ctx context.Context, host net.Listener, c *cluster.Cluster) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { host.Close() })()
 	for {
@@ -143,34 +144,47 @@ func forward(ctx context.Context, host net.Listener, coordinator *lab.Machine, a
 			return errors.Join(fmt.Errorf("serve the API: %w", err), group.Wait())
 		}
 		group.Go(func() error {
-			carry(ctx, conn.(*net.TCPConn), coordinator, address)
+			carry(ctx, conn.(*net.TCPConn), c)
 			return nil // a client's broken connection is the client's
 		})
 	}
 }
 
-func carry(ctx context.Context, client *net.TCPConn, coordinator *lab.Machine, address string) {
+// duplex is a connection of which one direction can end before the other.
+type duplex interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func carry(ctx context.Context, client *net.TCPConn, c *cluster.Cluster) {
 	defer client.Close()
-	dialled, err := coordinator.Dial(ctx, "tcp", address)
+	dialled, err := c.Dial(ctx)
 	if err != nil {
 		return
 	}
-	server := dialled.(*net.TCPConn)
+	server := dialled.(duplex)
 	defer server.Close()
 	defer context.AfterFunc(ctx, func() { client.Close(); server.Close() })()
 	var group errgroup.Group
-	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
+	for _, way := range [][2]duplex{{client, server}, {server, client}} {
 		group.Go(func() error {
 			_, err := io.Copy(way[1], way[0])
 			if err != nil { // broken, not ended: neither side must take it for an end
-				client.SetLinger(0)
-				server.SetLinger(0)
-				client.Close()
-				server.Close()
+				reset(client)
+				reset(server)
 				return err
 			}
 			return way[1].CloseWrite()
 		})
 	}
 	group.Wait()
+}
+
+func reset(conn net.Conn) {
+	below := conn
+	if secured, ok := conn.(*tls.Conn); ok {
+		below = secured.NetConn()
+	}
+	below.(*net.TCPConn).SetLinger(0)
+	below.Close()
 }

@@ -119,19 +119,23 @@ func (f *flags) run(ctx context.Context, out io.Writer) (err error) {
 		threads[i] = f.threads
 	}
 	c, err := cluster.New(l, cluster.Config{
-		Binary: binary, Model: model, Shards: f.shards, Threads: threads, Insecure: true, Out: &whole{out: said},
+		Binary: binary, Model: model, Shards: f.shards, Threads: threads, Out: &whole{out: said},
 		CoordinatorFlags: append([]string{"--parallel", fmt.Sprint(f.streams)}, f.coordinatorFlags...), ShardFlags: f.shardFlags,
 	})
 	if err != nil {
 		return err
 	}
-	if err := c.StartAll(); err != nil {
+	if err := c.StartAll(ctx); err != nil {
 		return err
 	}
 	if err := ready(ctx, c); err != nil {
 		return err
 	}
-	r := &run{flags: f, lab: l, cluster: c, out: &whole{out: out}, client: c.Client(), url: "http://" + c.Address(), figures: figures{ends: map[end]int{}, faults: map[string]int{}}}
+	client, err := c.Client()
+	if err != nil {
+		return err
+	}
+	r := &run{flags: f, lab: l, cluster: c, out: &whole{out: out}, client: client, url: c.URL(), figures: figures{ends: map[end]int{}, faults: map[string]int{}}}
 	defer r.client.CloseIdleConnections()
 	return r.all(ctx, of)
 }

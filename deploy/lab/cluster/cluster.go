@@ -3,7 +3,8 @@
 // Package cluster runs Daisy in a lab: a coordinator in its first machine, a shard in each other.
 //
 // It owns what each machine runs and starts it, also again; the commands lab and chaos call it. Its invariant: a machine runs at most one
-// program of the cluster. It knows Daisy from outside, by its flags and its HTTP API, and refuses to start what runs already.
+// program of the cluster. It knows Daisy from outside, by its flags and its HTTP API, and refuses to start what runs already. Machines trust each
+// other by a join token, unless the cluster is to be open.
 package cluster
 
 import (
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +52,7 @@ type Config struct {
 	Shards           int    // to wait for before the first plan is made; the other machines are spare
 	Threads          []int  // of each machine's shard, the coordinator's first; 0 or none means Daisy's default
 	Private          bool   // each shard's machine has a copy of the file
-	Insecure         bool
+	Insecure         bool   // no encryption, no tokens
 	CoordinatorFlags []string
 	ShardFlags       []string
 	Out              io.Writer // what the programs say, line by line, each with its machine's name
@@ -77,12 +79,8 @@ func New(l *lab.Lab, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("a cluster of %d shards in %d machines: it takes one more for the coordinator", cfg.Shards, len(l.Machines))
 	}
 	c := &Cluster{lab: l, cfg: cfg, programs: map[string]*program{}}
-	var open []string
-	if cfg.Insecure {
-		open = []string{"--insecure"}
-	}
 	args := []string{"coordinator", "--model", cfg.Model, "--listen", c.Address(), "--name", Coordinator, "--shards", strconv.Itoa(cfg.Shards)}
-	c.programs[l.Machines[0].Name] = &program{args: append(append(args, open...), cfg.CoordinatorFlags...)}
+	c.programs[l.Machines[0].Name] = &program{args: slices.Concat(args, c.trust(l.Machines[0]), cfg.CoordinatorFlags)}
 	for i, m := range l.Machines[1:] {
 		file := cfg.Model
 		if cfg.Private {
@@ -95,7 +93,7 @@ func New(l *lab.Lab, cfg Config) (*Cluster, error) {
 		if i+1 < len(cfg.Threads) && cfg.Threads[i+1] > 0 {
 			args = append(args, "--threads", strconv.Itoa(cfg.Threads[i+1]))
 		}
-		c.programs[m.Name] = &program{args: append(append(args, open...), cfg.ShardFlags...)}
+		c.programs[m.Name] = &program{args: slices.Concat(args, c.trust(m), cfg.ShardFlags)}
 	}
 	return c, nil
 }
@@ -106,8 +104,14 @@ func (c *Cluster) Address() string {
 }
 
 // StartAll starts the coordinator and as many shards as it waits for.
-func (c *Cluster) StartAll() error {
-	for _, m := range c.lab.Machines[:1+c.cfg.Shards] {
+func (c *Cluster) StartAll(ctx context.Context) error {
+	if err := c.Start(c.lab.Machines[0]); err != nil {
+		return err
+	}
+	if err := c.admit(ctx); err != nil {
+		return err
+	}
+	for _, m := range c.lab.Machines[1 : 1+c.cfg.Shards] {
 		if err := c.Start(m); err != nil {
 			return err
 		}
@@ -149,18 +153,18 @@ func (c *Cluster) Process(m *lab.Machine) *lab.Process {
 	return c.programs[m.Name].process
 }
 
-// Client speaks HTTP from the coordinator's machine. Its connections are closed by CloseIdleConnections.
-func (c *Cluster) Client() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: c.lab.Machines[0].Dial, MaxIdleConnsPerHost: 64}}
-}
+var errEnded = errors.New("the coordinator has ended: its output says why")
 
 // Ready waits until the coordinator, which was started, has loaded a plan.
 func (c *Cluster) Ready(ctx context.Context) error {
-	client := c.Client()
+	client, err := c.Client()
+	if err != nil {
+		return err
+	}
 	client.Timeout = 10 * time.Second
 	defer client.CloseIdleConnections()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Address()+"/readyz", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL()+"/readyz", nil)
 		if err != nil {
 			return err
 		}
@@ -172,7 +176,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 		}
 		select {
 		case <-c.Process(c.lab.Machines[0]).Done:
-			return errors.New("the coordinator has ended: its output says why")
+			return errEnded
 		case <-ctx.Done():
 			return fmt.Errorf("the cluster did not become ready: %w", context.Cause(ctx))
 		case <-time.After(100 * time.Millisecond):
