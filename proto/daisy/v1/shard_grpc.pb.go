@@ -26,6 +26,7 @@ const (
 	ShardService_Control_FullMethodName  = "/daisy.v1.ShardService/Control"
 	ShardService_Forward_FullMethodName  = "/daisy.v1.ShardService/Forward"
 	ShardService_Results_FullMethodName  = "/daisy.v1.ShardService/Results"
+	ShardService_Pages_FullMethodName    = "/daisy.v1.ShardService/Pages"
 )
 
 // ShardServiceClient is the client API for ShardService service.
@@ -44,6 +45,8 @@ type ShardServiceClient interface {
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ForwardRequest, ForwardResponse], error)
 	// Results carries what the last stage computed for the passes of the coordinator that asks.
 	Results(ctx context.Context, in *ResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultsResponse], error)
+	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
+	Pages(ctx context.Context, in *PagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PagesResponse], error)
 }
 
 type shardServiceClient struct {
@@ -109,6 +112,25 @@ func (c *shardServiceClient) Results(ctx context.Context, in *ResultsRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_ResultsClient = grpc.ServerStreamingClient[ResultsResponse]
 
+func (c *shardServiceClient) Pages(ctx context.Context, in *PagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PagesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[3], ShardService_Pages_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PagesRequest, PagesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_PagesClient = grpc.ServerStreamingClient[PagesResponse]
+
 // ShardServiceServer is the server API for ShardService service.
 // All implementations must embed UnimplementedShardServiceServer
 // for forward compatibility.
@@ -125,6 +147,8 @@ type ShardServiceServer interface {
 	Forward(grpc.ClientStreamingServer[ForwardRequest, ForwardResponse]) error
 	// Results carries what the last stage computed for the passes of the coordinator that asks.
 	Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error
+	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
+	Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error
 	mustEmbedUnimplementedShardServiceServer()
 }
 
@@ -146,6 +170,9 @@ func (UnimplementedShardServiceServer) Forward(grpc.ClientStreamingServer[Forwar
 }
 func (UnimplementedShardServiceServer) Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Results not implemented")
+}
+func (UnimplementedShardServiceServer) Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error {
+	return status.Error(codes.Unimplemented, "method Pages not implemented")
 }
 func (UnimplementedShardServiceServer) mustEmbedUnimplementedShardServiceServer() {}
 func (UnimplementedShardServiceServer) testEmbeddedByValue()                      {}
@@ -211,6 +238,17 @@ func _ShardService_Results_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_ResultsServer = grpc.ServerStreamingServer[ResultsResponse]
 
+func _ShardService_Pages_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PagesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ShardServiceServer).Pages(m, &grpc.GenericServerStream[PagesRequest, PagesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_PagesServer = grpc.ServerStreamingServer[PagesResponse]
+
 // ShardService_ServiceDesc is the grpc.ServiceDesc for ShardService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -238,6 +276,11 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Results",
 			Handler:       _ShardService_Results_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Pages",
+			Handler:       _ShardService_Pages_Handler,
 			ServerStreams: true,
 		},
 	},
