@@ -14,15 +14,15 @@ type Loss struct {
 // Survivable says whether the others can hold the model.
 func (l Loss) Survivable() bool { return l.Missing == 0 }
 
-// Headroom says for each shard of a plan, in the plan's order, whether the other shards of the roster, spares
-// included, could hold the model without it, however they would have to be cut anew.
+// Headroom says for each shard of a plan, block by block, whether the other shards of the roster, spares included, could hold
+// the model without it, however they would have to be cut anew.
 func Headroom(plan *Plan, roster Roster, shape Shape) ([]Loss, error) {
 	if err := shape.Validate(); err != nil {
 		return nil, err
 	}
 	var losses []Loss
-	for _, stages := range plan.Pipelines {
-		for _, s := range stages {
+	for i := range plan.Stages() {
+		for _, s := range plan.Holders(i) {
 			left := slices.DeleteFunc(slices.Clone(roster), func(m Member) bool { return m.Name == s.Shard })
 			loss := Loss{Shard: s.Shard}
 			if short := newProblem(left, &shape, nil, 0).fits(); short != nil {

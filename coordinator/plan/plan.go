@@ -3,20 +3,23 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/pass"
 )
 
-// Plan says who holds what. It is immutable: whoever has one may share it.
+// Plan says who holds what: the model is cut into blocks, and each block has one holder or several, which are replicas of
+// each other. A shard holds one block. It is immutable: whoever has one may share it.
 type Plan struct {
-	ID        pass.PlanID
-	Model     string
-	Layers    int       // of the model
-	Pipelines [][]Stage // each covers the model; for now there is one
-	Spares    []string  // shards that hold nothing, by name
+	ID     pass.PlanID
+	Model  string
+	Layers int // of the model
+	// Pipelines each cover the model, all with the same cuts. There are as many as the block with most holders has: pipeline j
+	// goes through holder j mod n of a block with n holders, so that every holder is on one, and one of a block with fewer
+	// holders may be on several. Any other choice of one holder a block would do as well, since all have loaded the same plan.
+	Pipelines [][]Stage
+	Spares    []string // shards that hold nothing, by name
 }
 
 // Stage is one place in a pipeline, and what its shard must hold there, in bytes.
@@ -35,47 +38,46 @@ type Stage struct {
 // Memory is what the stage reserves of its shard's memory.
 func (s Stage) Memory() int64 { return s.Weights + s.Cache + s.Scratch }
 
-// Holding is a block that a shard was found to hold.
-type Holding struct {
-	Shard   string
-	Address string
-	Layers  model.Layers
-}
-
-// Found makes of what shards hold a previous plan for Solve, of no leader: one pipeline, with gaps where nobody holds anything.
-// Where two hold the same layer one is left out; the last of them that holds anything up to the end has the head. It is nil if
-// nobody holds a layer of such a model.
-func Found(shape Shape, number uint64, held []Holding) *Plan {
-	p := &Plan{ID: pass.PlanID{Number: number}, Model: shape.Model, Layers: len(shape.Layers), Pipelines: [][]Stage{nil}}
-	held = slices.Clone(held)
-	slices.SortFunc(held, func(a, b Holding) int {
-		return cmp.Or(cmp.Compare(a.Layers.First, b.Layers.First), cmp.Compare(b.Layers.Last, a.Layers.Last), cmp.Compare(a.Shard, b.Shard))
-	})
-	end := model.LayerIndex(0)
-	for _, h := range held {
-		head := int(h.Layers.First) == len(shape.Layers)
-		if h.Layers.First < end || h.Layers.Len() < 0 || h.Layers.Len() == 0 && !head || int(h.Layers.Last) > len(shape.Layers) {
-			continue
-		}
-		end = h.Layers.Last
-		p.Pipelines[0] = append(p.Pipelines[0], Stage{Shard: h.Shard, Address: h.Address, Layers: h.Layers})
-		if head {
-			break
+// pipelinesOf makes the pipelines through the holders of each block.
+func pipelinesOf(blocks [][]Stage) [][]Stage {
+	most := 0
+	for _, holders := range blocks {
+		most = max(most, len(holders))
+	}
+	pipelines := make([][]Stage, most)
+	for j := range pipelines {
+		for _, holders := range blocks {
+			pipelines[j] = append(pipelines[j], holders[j%len(holders)])
 		}
 	}
-	stages := p.Pipelines[0]
-	if len(stages) == 0 {
-		return nil
-	}
-	for i, s := range stages {
-		last := i == len(stages)-1 && int(end) == len(shape.Layers)
-		stages[i] = shape.stage(s.Layers, last)
-		stages[i].Shard, stages[i].Address = s.Shard, s.Address
-	}
-	return p
+	return pipelines
 }
 
-// Whole says whether the first pipeline holds every layer. Every plan of Solve is; what was found may not be.
+// Stages is how many stages every pipeline has: one for each block.
+func (p *Plan) Stages() int { return len(p.Pipelines[0]) }
+
+// Holders are the shards that hold the block of a stage, in the order in which the pipelines take them.
+func (p *Plan) Holders(stage int) []Stage {
+	var holders []Stage
+	for _, stages := range p.Pipelines {
+		if len(holders) > 0 && stages[stage].Shard == holders[0].Shard {
+			break // from here on they take turns
+		}
+		holders = append(holders, stages[stage])
+	}
+	return holders
+}
+
+// Replicas is how many holders every block has at least.
+func (p *Plan) Replicas() int {
+	least := len(p.Pipelines)
+	for i := range p.Stages() {
+		least = min(least, len(p.Holders(i)))
+	}
+	return least
+}
+
+// Whole says whether the pipelines hold every layer. Those of every plan of Solve do; what was found may not.
 func (p *Plan) Whole() bool {
 	next := model.LayerIndex(0)
 	for _, s := range p.Pipelines[0] {
@@ -102,7 +104,7 @@ func rank(p *Plan) int {
 	return 1
 }
 
-// Stage finds the stage of a shard: which pipeline, and the place in it.
+// Stage finds the stage of a shard: the first pipeline that goes through it, and its place, which is the same in all of them.
 func (p *Plan) Stage(shard string) (pipeline, place int, ok bool) {
 	for i, stages := range p.Pipelines {
 		for j := range stages {
@@ -114,29 +116,45 @@ func (p *Plan) Stage(shard string) (pipeline, place int, ok bool) {
 	return 0, 0, false
 }
 
+// Through are the pipelines that go through a shard.
+func (p *Plan) Through(shard string) []int {
+	var through []int
+	for i, stages := range p.Pipelines {
+		for j := range stages {
+			if stages[j].Shard == shard {
+				through = append(through, i)
+			}
+		}
+	}
+	return through
+}
+
 // Route is a pipeline as a pass carries it.
-func (p *Plan) Route(pipeline int) []pass.Stage {
-	route := make([]pass.Stage, len(p.Pipelines[pipeline]))
-	for i, s := range p.Pipelines[pipeline] {
+func (p *Plan) Route(pipeline int) []pass.Stage { return Route(p.Pipelines[pipeline]) }
+
+// Route is a chain of stages as a pass carries it.
+func Route(stages []Stage) []pass.Stage {
+	route := make([]pass.Stage, len(stages))
+	for i, s := range stages {
 		route[i] = pass.Stage{Shard: s.Shard, Address: s.Address, Layers: s.Layers}
 	}
 	return route
 }
 
-// String is the plan in one line, for logs: "plan 3@c0: s0 0-14, s1 15-29; spare s2".
+// String is the plan in one line, for logs: "plan 3@c0: s0+s3 0-14, s1 15-29; spare s2".
 func (p *Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "plan %s: ", p.ID)
-	for i, stages := range p.Pipelines {
-		if i > 0 {
-			b.WriteString(" | ")
+	for i := range p.Stages() {
+		separator := ", "
+		if i == 0 {
+			separator = ""
 		}
-		for j, s := range stages {
-			if j > 0 {
-				b.WriteString(", ")
-			}
-			fmt.Fprintf(&b, "%s %s", s.Shard, s.Layers)
+		for _, s := range p.Holders(i) {
+			b.WriteString(separator + s.Shard)
+			separator = "+"
 		}
+		fmt.Fprintf(&b, " %s", p.Pipelines[0][i].Layers)
 	}
 	if len(p.Spares) > 0 {
 		fmt.Fprintf(&b, "; spare %s", strings.Join(p.Spares, " "))
