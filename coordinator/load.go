@@ -17,9 +17,9 @@ import (
 
 // load has every stage hold its block and builds the pipeline. It names the shard that failed, if one did. What the shards
 // hold of other plans stays, unless room is to be made: their layers may be those of this one.
-func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pipeline.Hop, makeRoom bool) (_ *pipeline.Pipeline, failed string, err error) {
+func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]*pipeline.Port, makeRoom bool) (_ *pipeline.Pipeline, failed string, err error) {
 	stages := p.Pipelines[0]
-	chain := make([]pipeline.Hop, len(stages))
+	chain := make([]*pipeline.Port, len(stages))
 	for i, s := range stages {
 		if chain[i] = hops[s.Shard]; chain[i] == nil {
 			return nil, s.Shard, fmt.Errorf("shard %s is gone: %w", s.Shard, pipeline.ErrBroken)
@@ -60,7 +60,7 @@ func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pi
 		Coordinator: c.cfg.Name,
 		Plan:        p.ID,
 		Stages:      p.Route(0),
-		Hops:        chain,
+		Ports:       chain,
 		Hidden:      c.cfg.Model.Hidden,
 		Passes:      &c.passes,
 	})
@@ -71,7 +71,7 @@ func (c *Coordinator) load(ctx context.Context, p *plan.Plan, hops map[string]pi
 const unloadTimeout = 10 * time.Second
 
 // giveUp ends what is still being loaded of a plan, so that it does not turn up, and take memory, under the next one.
-func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []pipeline.Hop) {
+func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []*pipeline.Port) {
 	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
 	defer cancel()
 	var g errgroup.Group
@@ -87,7 +87,7 @@ func (c *Coordinator) giveUp(ctx context.Context, p *plan.Plan, chain []pipeline
 }
 
 // tidy frees what the shards hold of other plans. What fails is tried again with the next plan.
-func (c *Coordinator) tidy(ctx context.Context, hops map[string]pipeline.Hop, current pass.PlanID) {
+func (c *Coordinator) tidy(ctx context.Context, hops map[string]*pipeline.Port, current pass.PlanID) {
 	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
 	defer cancel()
 	var g errgroup.Group

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
@@ -15,6 +16,7 @@ import (
 type member struct {
 	plan.Member
 	link   Link
+	port   *pipeline.Port // of the link
 	cancel context.CancelCauseFunc
 	ready  bool
 	told   bool             // that its link is down: once is enough, until it is up again
@@ -100,8 +102,19 @@ func (o *operator) dial(ctx context.Context, who plan.Member) *member {
 			}
 		})
 	})
+	m.port = pipeline.NewPort(m.link)
 	o.links[who.Name] = m
 	o.spawn(func() error {
+		linked, end := context.WithCancelCause(ctx) // a link whose results do not come is dialled again
+		defer end(nil)
+		var results sync.WaitGroup
+		results.Go(func() {
+			select {
+			case <-m.link.Ready():
+				end(fmt.Errorf("results: %w", m.port.Run(linked)))
+			case <-m.link.Done():
+			}
+		})
 		up := make(chan struct{})
 		go func() {
 			defer close(up)
@@ -115,8 +128,10 @@ func (o *operator) dial(ctx context.Context, who plan.Member) *member {
 			case <-m.link.Done():
 			}
 		}()
-		err := m.link.Run(ctx)
+		err := m.link.Run(linked)
 		<-up
+		end(err)
+		results.Wait()
 		if ctx.Err() != nil {
 			return nil
 		}

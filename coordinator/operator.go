@@ -30,13 +30,12 @@ type operator struct {
 	links   map[string]*member // by shard name
 	loading bool               // a deployment is on its way; its end will come as an event
 	current *deployment
-	retired []*deployment   // whose plans may still be loaded: generations have not left them all
-	ending  <-chan struct{} // closed when the pipeline of the deployment before has ended; nil: there was none
-	plan    *plan.Plan      // that is loaded, or being loaded
-	base    *plan.Plan      // the last one that was loaded: what the shards hold
-	number  uint64          // of the last plan made, also of one that could not be loaded
-	started bool            // a plan was loaded once: from now on fewer shards than asked for will do
-	breaks  int             // pipelines that broke soon after they came, in a row
+	retired []*deployment // whose plans may still be loaded: generations have not left them all
+	plan    *plan.Plan    // that is loaded, or being loaded
+	base    *plan.Plan    // the last one that was loaded: what the shards hold
+	number  uint64        // of the last plan made, also of one that could not be loaded
+	started bool          // a plan was loaded once: from now on fewer shards than asked for will do
+	breaks  int           // pipelines that broke soon after they came, in a row
 	settle  *time.Timer
 
 	reckoned reckoned
@@ -173,11 +172,11 @@ func (o *operator) load(ctx context.Context, next *plan.Plan, makeRoom bool) {
 }
 
 // hops are the links to all shards that can be reached.
-func (o *operator) hops() map[string]pipeline.Hop {
-	hops := make(map[string]pipeline.Hop)
+func (o *operator) hops() map[string]*pipeline.Port {
+	hops := make(map[string]*pipeline.Port)
 	for name, m := range o.links {
 		if m.ready {
-			hops[name] = m.link
+			hops[name] = m.port
 		}
 	}
 	return hops
@@ -190,7 +189,6 @@ func (o *operator) retire() {
 	}
 	o.c.deploy(nil)
 	o.current.pipeline.Break(errors.New("a new plan replaces it"))
-	o.ending = o.current.ended
 	o.retired = append(o.retired, o.current)
 	o.current = nil
 }
@@ -249,14 +247,7 @@ func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeli
 		return
 	}
 	o.retire()
-	ending := o.ending
-	o.spawn(func() error {
-		if ending != nil {
-			<-ending // it shares hops, and results, with the one to come
-		}
-		o.post(ctx, func(ctx context.Context, o *operator) { o.adopt(ctx, p, pl) })
-		return nil
-	})
+	o.adopt(ctx, p, pl)
 }
 
 // adopt puts a pipeline to work.

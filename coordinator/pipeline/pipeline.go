@@ -3,19 +3,21 @@
 // A Pipeline owns no weights and no sockets. Its caller, the coordinator, builds entries; the Pipeline numbers passes,
 // keeps within the credit of every shard, and gives each result to whoever waits for it. A sequence's entries reach
 // every stage in the order in which they were sent. When any hop dies, everything on its way ends with ErrBroken, and
-// so does everything sent later: a Pipeline is not repaired but replaced.
+// so does everything sent later: a Pipeline is not repaired but replaced. Several pipelines may visit the same shards, in any
+// order: they share Ports, which keep the credit and the results of each.
 package pipeline
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/pass"
@@ -26,17 +28,16 @@ type Config struct {
 	Coordinator string
 	Plan        pass.PlanID
 	Stages      []pass.Stage   // in order
-	Hops        []Hop          // one a stage, in the same order
+	Ports       []*Port        // one a stage, in the same order; their hops are ready
 	Hidden      int            // float32 values of one position's activations
 	Passes      *atomic.Uint64 // counts the coordinator's passes, over all its pipelines
 }
 
 // Pipeline is a chain of stages that covers the model.
 type Pipeline struct {
-	cfg    Config
-	passes *semaphore.Weighted
-	bytes  *semaphore.Weighted
-	limit  int64 // bytes that fit the credit of every stage
+	cfg     Config
+	account account // of every stage's shard
+	limit   int64   // bytes that fit the credit of every stage
 
 	broken chan struct{} // closed once, after err is set
 
@@ -50,26 +51,21 @@ type Pipeline struct {
 
 // New makes a pipeline of hops that have loaded the plan's blocks. It carries passes while Run runs.
 func New(cfg Config) (*Pipeline, error) {
-	if len(cfg.Stages) == 0 || len(cfg.Stages) != len(cfg.Hops) {
-		return nil, fmt.Errorf("pipeline of %d stages and %d hops", len(cfg.Stages), len(cfg.Hops))
+	if len(cfg.Stages) == 0 || len(cfg.Stages) != len(cfg.Ports) {
+		return nil, fmt.Errorf("pipeline of %d stages and %d hops", len(cfg.Stages), len(cfg.Ports))
 	}
-	grant := cfg.Hops[0].Grant()
-	for _, h := range cfg.Hops[1:] {
-		g := h.Grant()
-		grant.Passes = min(grant.Passes, g.Passes)
-		grant.Bytes = min(grant.Bytes, g.Bytes)
+	p := &Pipeline{cfg: cfg, broken: make(chan struct{}), waiting: make(map[uint64]*Ticket)}
+	for i, port := range slices.SortedFunc(slices.Values(cfg.Ports), func(a, b *Port) int { return strings.Compare(a.Shard(), b.Shard()) }) {
+		c := port.credits()
+		if c.grant.Passes < 1 || c.grant.Bytes < int64(cfg.Hidden)*4 {
+			return nil, fmt.Errorf("shard %s grants %d passes and %d bytes, too little for one position", port.Shard(), c.grant.Passes, c.grant.Bytes)
+		}
+		if i == 0 || c.grant.Bytes < p.limit {
+			p.limit = c.grant.Bytes
+		}
+		p.account = append(p.account, c)
 	}
-	if grant.Passes < 1 || grant.Bytes < int64(cfg.Hidden)*4 {
-		return nil, fmt.Errorf("the shards grant %d passes and %d bytes, too little for one position", grant.Passes, grant.Bytes)
-	}
-	return &Pipeline{
-		cfg:     cfg,
-		passes:  semaphore.NewWeighted(int64(grant.Passes)),
-		bytes:   semaphore.NewWeighted(grant.Bytes),
-		limit:   grant.Bytes,
-		broken:  make(chan struct{}),
-		waiting: make(map[uint64]*Ticket),
-	}, nil
+	return p, nil
 }
 
 // Plan names the plan whose pipeline this is.
@@ -86,11 +82,12 @@ func (p *Pipeline) MaxPositions() int {
 	return min(int(p.limit/int64(4*p.cfg.Hidden)), pass.MaxCount)
 }
 
-// Run receives results until ctx ends or the pipeline breaks, and returns why. A broken pipeline returns an error that
-// wraps ErrBroken and names the shard. Nothing takes results off the last stage once Run has returned.
+// Run watches the hops until ctx ends or the pipeline breaks, and returns why. A broken pipeline returns an error that wraps
+// ErrBroken and names the shard.
 func (p *Pipeline) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, h := range p.cfg.Hops {
+	last := p.cfg.Ports[len(p.cfg.Ports)-1]
+	for _, h := range p.cfg.Ports {
 		g.Go(func() error {
 			select {
 			case <-ctx.Done():
@@ -101,16 +98,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		})
 	}
 	g.Go(func() error {
-		last := p.cfg.Hops[len(p.cfg.Hops)-1]
-		if err := last.Results(ctx, p.receive); err != nil {
-			return fmt.Errorf("results of shard %s: %w: %w", last.Shard(), ErrBroken, err)
-		}
-		return ctx.Err()
-	})
-	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-last.ended:
+			return fmt.Errorf("results of shard %s: %w: %w", last.Shard(), ErrBroken, last.err)
 		case <-p.broken:
 			return p.Err()
 		}
@@ -127,12 +119,19 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // Break ends the pipeline for a reason that its hops cannot see, such as a fault that a shard reports of a link.
 func (p *Pipeline) Break(err error) { p.breakWith(fmt.Errorf("%w: %w", ErrBroken, err)) }
 
+// breakWith also gives back the credit of what is lost: the hops that live go on with other pipelines.
 func (p *Pipeline) breakWith(err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.err == nil {
 		p.err = err
 		close(p.broken)
+	}
+	lost := p.waiting
+	p.waiting = nil
+	p.mu.Unlock()
+	for _, t := range lost {
+		t.last.forget(t)
+		p.account.give(t.bytes)
 	}
 }
 
@@ -150,10 +149,10 @@ func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) ([]pass.Begun, e
 		return nil, err
 	}
 	begin.Plan = p.cfg.Plan
-	begun := make([]pass.Begun, len(p.cfg.Hops))
+	begun := make([]pass.Begun, len(p.cfg.Ports))
 	err := p.each(func(stage int, h Hop) (err error) {
 		b := begin
-		if stage < len(p.cfg.Hops)-1 {
+		if stage < len(p.cfg.Ports)-1 {
 			b.Tokens = nil
 		}
 		begun[stage], err = h.Begin(context.WithoutCancel(ctx), b)
@@ -171,7 +170,7 @@ func (p *Pipeline) Release(ctx context.Context, sequence pass.SequenceID) error 
 func (p *Pipeline) each(do func(stage int, h Hop) error) error {
 	defer p.asks()()
 	var g errgroup.Group
-	for i, h := range p.cfg.Hops {
+	for i, h := range p.cfg.Ports {
 		g.Go(func() error {
 			if err := do(i, h); err != nil {
 				return fmt.Errorf("shard %s: %w", h.Shard(), err)
@@ -185,6 +184,7 @@ func (p *Pipeline) each(do func(stage int, h Hop) error) error {
 // A Ticket stands for a pass on its way.
 type Ticket struct {
 	p         *Pipeline
+	last      *Port // where its result will come
 	number    uint64
 	positions int
 	bytes     int64
@@ -201,8 +201,8 @@ func (p *Pipeline) Send(ctx context.Context, trace Trace, entries []pass.Entry) 
 // Replay starts a pass that fills in layers that were lost. It begins at the stage, counted from 0, that has the log of what
 // enters the first of them; at the first stage if that is layer 0.
 func (p *Pipeline) Replay(ctx context.Context, trace Trace, layers model.Layers, stage int, entries []pass.Entry) (*Ticket, error) {
-	if stage < 0 || stage >= len(p.cfg.Hops) {
-		return nil, fmt.Errorf("replay from stage %d of %d", stage, len(p.cfg.Hops))
+	if stage < 0 || stage >= len(p.cfg.Ports) {
+		return nil, fmt.Errorf("replay from stage %d of %d", stage, len(p.cfg.Ports))
 	}
 	return p.start(ctx, stage, &pass.Pass{TraceParent: trace.Parent, TraceState: trace.State, Replay: layers, Entries: entries})
 }
@@ -210,7 +210,7 @@ func (p *Pipeline) Replay(ctx context.Context, trace Trace, layers model.Layers,
 // start sends a pass to one of the stages, from which it goes on to the last.
 func (p *Pipeline) start(ctx context.Context, stage int, out *pass.Pass) (*Ticket, error) {
 	out.Coordinator, out.Plan, out.Route = p.cfg.Coordinator, p.cfg.Plan, p.cfg.Stages[stage:]
-	t := &Ticket{p: p, positions: out.Positions(), result: make(chan *pass.Result, 1)}
+	t := &Ticket{p: p, last: p.cfg.Ports[len(p.cfg.Ports)-1], positions: out.Positions(), result: make(chan *pass.Result, 1)}
 	t.bytes = int64(t.positions) * int64(p.cfg.Hidden) * 4
 	if t.bytes > p.limit {
 		return nil, fmt.Errorf("pass of %d bytes of rows, above the shards' credit of %d", t.bytes, p.limit)
@@ -222,18 +222,22 @@ func (p *Pipeline) start(ctx context.Context, stage int, out *pass.Pass) (*Ticke
 	defer p.send.Unlock()
 	t.number = p.cfg.Passes.Add(1)
 	out.Number = t.number
+	t.last.expect(t)
 	p.mu.Lock()
-	t.sent = time.Now()
-	p.waiting[t.number] = t
+	err := p.err // the credit may have come from a pass that was lost
+	if err == nil {
+		t.sent = time.Now()
+		p.waiting[t.number] = t
+	}
 	p.mu.Unlock()
-	if err := p.Err(); err != nil { // the credit may have come from a pass that was lost
-		p.finish(t.number)
+	if err != nil {
+		t.last.forget(t)
+		p.account.give(t.bytes)
 		return nil, err
 	}
-	if err := p.cfg.Hops[stage].Send(out); err != nil {
-		p.finish(t.number)
+	if err := p.cfg.Ports[stage].Send(out); err != nil {
 		// Passes sent before may be lost as well, and nobody but those who wait for them would ever notice.
-		p.breakWith(fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Hops[stage].Shard(), ErrBroken, err))
+		p.breakWith(fmt.Errorf("send a pass to shard %s: %w: %w", p.cfg.Ports[stage].Shard(), ErrBroken, err))
 		return nil, p.Err()
 	}
 	return t, nil
@@ -244,11 +248,8 @@ type Trace struct{ Parent, State string }
 
 // acquire waits for credit, as long as the pipeline is whole.
 func (p *Pipeline) acquire(ctx context.Context, bytes int64) error {
-	if p.passes.TryAcquire(1) {
-		if p.bytes.TryAcquire(bytes) {
-			return nil
-		}
-		p.passes.Release(1)
+	if p.account.try(bytes) {
+		return nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -261,11 +262,7 @@ func (p *Pipeline) acquire(ctx context.Context, bytes int64) error {
 		case <-stop:
 		}
 	}()
-	if err := p.passes.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	if err := p.bytes.Acquire(ctx, bytes); err != nil {
-		p.passes.Release(1)
+	if err := p.account.take(ctx, bytes); err != nil {
 		return context.Cause(ctx)
 	}
 	return nil
@@ -282,35 +279,24 @@ func (t *Ticket) Wait(ctx context.Context) (*pass.Result, error) {
 			return r, nil
 		default:
 		}
-		t.p.finish(t.number)
 		return nil, t.p.Err()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-// finish takes a pass off the list and gives its credit back; it returns nil if somebody has done so.
-func (p *Pipeline) finish(number uint64) *Ticket {
+// receive gives the credit of a pass back and its result to whoever waits, unless the pipeline has broken meanwhile.
+func (p *Pipeline) receive(t *Ticket, r *pass.Result) {
 	p.mu.Lock()
-	t := p.waiting[number]
-	if t != nil {
+	waited := p.waiting[t.number] == t
+	if waited {
 		p.owed.came(t, time.Now())
+		delete(p.waiting, t.number)
 	}
-	delete(p.waiting, number)
 	p.mu.Unlock()
-	if t != nil {
-		p.passes.Release(1)
-		p.bytes.Release(t.bytes)
-	}
-	return t
-}
-
-// receive hands a result to whoever waits for it.
-func (p *Pipeline) receive(r *pass.Result) {
-	if r.Plan != p.cfg.Plan {
-		return // of the plan before; nobody waits for it any more
-	}
-	if t := p.finish(r.Number); t != nil {
+	if waited {
+		t.last.forget(t)
+		p.account.give(t.bytes)
 		t.result <- r
 	}
 }

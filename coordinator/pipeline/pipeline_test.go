@@ -123,7 +123,7 @@ func build(t *testing.T, hops []*scripted) *Pipeline {
 	t.Helper()
 	cfg := Config{Coordinator: "c", Plan: pass.PlanID{Number: 1, Leader: "c"}, Hidden: 4, Passes: new(atomic.Uint64)}
 	for i, h := range hops {
-		cfg.Hops = append(cfg.Hops, h)
+		cfg.Ports = append(cfg.Ports, NewPort(h))
 		cfg.Stages = append(cfg.Stages, pass.Stage{Shard: h.name, Layers: model.Layers{First: model.LayerIndex(i), Last: model.LayerIndex(i + 1)}})
 	}
 	p, err := New(cfg)
@@ -133,12 +133,14 @@ func build(t *testing.T, hops []*scripted) *Pipeline {
 	return p
 }
 
-// running runs the pipeline in the background until stop, which returns what Run did.
+// running runs the pipeline, and its last port, in the background until stop, which returns what Run did.
 func running(p *Pipeline) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	var port sync.WaitGroup
+	port.Go(func() { p.cfg.Ports[len(p.cfg.Ports)-1].Run(ctx) })
 	go func() { ended <- p.Run(ctx) }()
-	return func() error { cancel(); return <-ended }
+	return func() error { cancel(); port.Wait(); return <-ended }
 }
 
 func entry(id token.ID) []pass.Entry {
@@ -345,8 +347,8 @@ func TestAPassThatCannotBeSentBreaksThePipeline(t *testing.T) {
 	})
 }
 
-// TestAReplacedPipelineTakesNoResults: they are its successor's, who may have the same last stage.
-func TestAReplacedPipelineTakesNoResults(t *testing.T) {
+// TestABrokenPipelineEnds: also for a reason that no hop can see.
+func TestABrokenPipelineEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := build(t, chain(pass.Grant{Passes: 1, Bytes: 1 << 10}, "a", "b"))
 		ended := make(chan error, 1)
@@ -374,7 +376,7 @@ func TestTooLargeAPassIsRefused(t *testing.T) {
 	if _, err := p.Send(t.Context(), Trace{}, e); err == nil {
 		t.Error("a pass above the credit was sent")
 	}
-	if _, err := New(Config{Hops: []Hop{chain(pass.Grant{Passes: 1, Bytes: 8}, "a")[0]}, Stages: make([]pass.Stage, 1), Hidden: 4}); err == nil {
+	if _, err := New(Config{Ports: []*Port{NewPort(chain(pass.Grant{Passes: 1, Bytes: 8}, "a")[0])}, Stages: make([]pass.Stage, 1), Hidden: 4}); err == nil {
 		t.Error("a pipeline whose credit holds no position was made")
 	}
 }

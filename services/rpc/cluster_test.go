@@ -165,12 +165,23 @@ func dialAs(t testing.TB, coordinator string, w *worker, o workerOptions, fault 
 	return h
 }
 
+// port gives a hop its port, which runs until the test ends.
+func port(t testing.TB, h *rpc.Hop) *pipeline.Port {
+	p := pipeline.NewPort(h)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return p
+}
+
 // line is a pipeline of workers that have loaded a model.
 type line struct {
 	*pipeline.Pipeline
 	ended   <-chan struct{} // closed when the pipeline's Run has ended
 	workers []*worker
 	hops    []*rpc.Hop
+	ports   []*pipeline.Port // of the hops
 	vocab   int
 	turn    map[pass.SequenceID]uint32
 	epoch   pass.Epoch
@@ -221,8 +232,8 @@ func startCut(t testing.TB, path string, cut func(layers int) []int, cache kvcac
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.workers, l.hops = append(l.workers, w), append(l.hops, h)
-		pc.Hops = append(pc.Hops, h)
+		l.workers, l.hops, l.ports = append(l.workers, w), append(l.hops, h), append(l.ports, port(t, h))
+		pc.Ports = append(pc.Ports, l.ports[i])
 		pc.Stages = append(pc.Stages, pass.Stage{Shard: w.name, Address: w.address, Layers: layers})
 	}
 	if l.Pipeline, err = pipeline.New(pc); err != nil {

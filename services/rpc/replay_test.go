@@ -83,7 +83,8 @@ func (l *line) recover(t *testing.T, g *golden, r recovery, tokens []token.ID) {
 	for i, p := range r.places {
 		for len(l.workers) <= p.worker {
 			w := startWorker(t, fmt.Sprintf("s%d", len(l.workers)), g.path, workerOptions{})
-			l.workers, l.hops = append(l.workers, w), append(l.hops, dial(t, w, nil))
+			h := dial(t, w, nil)
+			l.workers, l.hops, l.ports = append(l.workers, w), append(l.hops, h), append(l.ports, port(t, h))
 		}
 		w, h, layers := l.workers[p.worker], l.hops[p.worker], model.Layers{First: p.first, Last: p.last}
 		read := int64(0)
@@ -99,7 +100,7 @@ func (l *line) recover(t *testing.T, g *golden, r recovery, tokens []token.ID) {
 		if p.worker < 3 {
 			defer h.Unload(t.Context(), planID)
 		}
-		pc.Hops = append(pc.Hops, h)
+		pc.Ports = append(pc.Ports, l.ports[p.worker])
 		pc.Stages = append(pc.Stages, pass.Stage{Shard: w.name, Address: w.address, Layers: layers})
 	}
 	var err error
