@@ -21,6 +21,9 @@ func (g *generation) start(ctx context.Context) (*sample.Choice, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.epoch == 1 {
+		g.answer.CachedTokens = int(held.least())
+	}
 	from, err := g.replay(ctx, held)
 	if err != nil {
 		var refused *pass.Refusal
@@ -34,14 +37,14 @@ func (g *generation) start(ctx context.Context) (*sample.Choice, error) {
 	return choice, err
 }
 
-// begin opens the next epoch and says what the stages hold. Every token but the last may be cached by now; the last one's
-// position is that of the token which is owed.
+// begin opens the next epoch and says what the stages hold. Every token but the last may be cached by now, in the first epoch
+// because another sequence began alike; the last one's position is that of the token which is owed.
 func (g *generation) begin(ctx context.Context) (*remains, error) {
 	g.hold(g.deployment)
 	p := g.deployment.pipeline
 	for again := g.epoch > 0; ; again = false {
 		keep := 0
-		if g.epoch > 0 && !g.anew {
+		if !g.anew {
 			keep = len(g.tokens) - 1
 		}
 		g.epoch++

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -57,11 +58,10 @@ func remainsOf(stages []model.Layers, begun []pass.Begun, keep token.Position) *
 
 // least is how far all layers are cached: ordinary passes may go on there.
 func (r *remains) least() token.Position {
-	n := r.cached[0]
-	for _, c := range r.cached {
-		n = min(n, c)
+	if len(r.cached) == 0 {
+		return 0
 	}
-	return n
+	return slices.Min(r.cached)
 }
 
 // step finds the layers that are cached least far, and how far they can be filled in before others are needed as well. It

@@ -54,6 +54,7 @@ type Answer struct {
 	Finish          Finish
 	Stop            string // the stop string that ended it, if one did
 	PromptTokens    int
+	CachedTokens    int // of the prompt: every stage had them from sequences before
 	GeneratedTokens int
 }
 

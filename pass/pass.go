@@ -178,13 +178,13 @@ type Begin struct {
 	Sequence SequenceID
 	Epoch    Epoch
 	Plan     PlanID
-	Keep     token.Position // cached length to keep from the epoch before
-	Tokens   []token.ID     // of the positions kept, for the last stage: penalties look at them
+	Keep     token.Position // cached length to keep: from the epoch before, or what other sequences that began alike left behind
+	Tokens   []token.ID     // of the positions kept: they name pages, and on the last stage penalties look at them
 	Prompt   int            // how many of the sequence's tokens the client gave; the others were generated
 	Sampling sample.Params  // for the last stage
 }
 
-// Begun is what a stage holds of a sequence when an epoch of it begins.
+// Begun is what a stage holds of a sequence when an epoch of it begins, at most Begin.Keep positions.
 type Begun struct {
 	Cached []Span // the block's layers in order, without a gap
 	Logs   []Log  // in order

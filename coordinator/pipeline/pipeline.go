@@ -151,11 +151,7 @@ func (p *Pipeline) Begin(ctx context.Context, begin pass.Begin) ([]pass.Begun, e
 	begin.Plan = p.cfg.Plan
 	begun := make([]pass.Begun, len(p.cfg.Ports))
 	err := p.each(func(stage int, h Hop) (err error) {
-		b := begin
-		if stage < len(p.cfg.Ports)-1 {
-			b.Tokens = nil
-		}
-		begun[stage], err = h.Begin(context.WithoutCancel(ctx), b)
+		begun[stage], err = h.Begin(context.WithoutCancel(ctx), begin)
 		return err
 	})
 	return begun, err

@@ -55,7 +55,8 @@ func TestChat(t *testing.T) {
 	if asked.Prompt[0] != imStart {
 		t.Error("the template's control tokens became text")
 	}
-	if got.Usage.PromptTokens != int64(len(asked.Prompt)) || got.Usage.CompletionTokens != 20 || got.Usage.TotalTokens != int64(len(asked.Prompt))+20 {
+	if got.Usage.PromptTokens != int64(len(asked.Prompt)) || got.Usage.CompletionTokens != 20 || got.Usage.TotalTokens != int64(len(asked.Prompt))+20 ||
+		got.Usage.PromptTokensDetails.CachedTokens != int64(len(asked.Prompt)/2) {
 		t.Errorf("usage %+v", got.Usage)
 	}
 	p := asked.Sampling
@@ -120,7 +121,8 @@ func TestChatStream(t *testing.T) {
 	if err := stream.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if acc.Choices[0].Message.Content != text || acc.Choices[0].FinishReason != "stop" || acc.Usage.CompletionTokens != int64(len(text)) {
+	if acc.Choices[0].Message.Content != text || acc.Choices[0].FinishReason != "stop" || acc.Usage.CompletionTokens != int64(len(text)) ||
+		acc.Usage.PromptTokensDetails.CachedTokens != acc.Usage.PromptTokens/2 {
 		t.Errorf("%+v", acc.ChatCompletion)
 	}
 }
@@ -154,7 +156,9 @@ func TestSeveralAnswers(t *testing.T) {
 			}
 		}
 	}
-	if whole.Usage.CompletionTokens != 40 || whole.Usage.PromptTokens != int64(len(engine.asked()[0].Prompt)) {
+	// What one of the answers had to compute was not cached: the last one's is the least.
+	prompt := int64(len(engine.asked()[0].Prompt))
+	if whole.Usage.CompletionTokens != 40 || whole.Usage.PromptTokens != prompt || whole.Usage.PromptTokensDetails.CachedTokens != prompt/2-4 {
 		t.Errorf("usage %+v", whole.Usage)
 	}
 	seed := engine.asked()[0].Sampling.Seed

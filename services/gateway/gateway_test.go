@@ -122,7 +122,8 @@ func say(answer string) *scripted {
 }
 
 func utter(ctx context.Context, req coordinator.Request, emit func(coordinator.Delta) error, answer string) (coordinator.Answer, error) {
-	finish := coordinator.Answer{Finish: coordinator.FinishStop, PromptTokens: len(req.Prompt)}
+	finish := coordinator.Answer{Finish: coordinator.FinishStop, PromptTokens: len(req.Prompt),
+		CachedTokens: max(0, len(req.Prompt)/2-int(req.Sampling.Choice))}
 	if req.MaxTokens > 0 && len(answer) > req.MaxTokens {
 		answer, finish.Finish = answer[:req.MaxTokens], coordinator.FinishLength
 	}

@@ -24,9 +24,14 @@ type envelope struct {
 }
 
 type usage struct {
-	Prompt     int `json:"prompt_tokens"`
-	Completion int `json:"completion_tokens"`
-	Total      int `json:"total_tokens"`
+	Prompt        int           `json:"prompt_tokens"`
+	Completion    int           `json:"completion_tokens"`
+	Total         int           `json:"total_tokens"`
+	PromptDetails promptDetails `json:"prompt_tokens_details"`
+}
+
+type promptDetails struct {
+	Cached int `json:"cached_tokens"`
 }
 
 // envelope is the job's, with the choices still to be put in.
@@ -37,11 +42,16 @@ func (j *job) envelope() envelope {
 	}
 }
 
-// usage counts a prompt once, however many answers it has.
+// usage counts a prompt once, however many answers it has: as cached, what none of them had to compute.
 func (j *job) usage() *usage {
 	var u usage
 	for i := range j.prompts {
 		u.Prompt += len(j.prompts[i].ids)
+		cached := len(j.prompts[i].ids)
+		for _, c := range j.answers[i*j.choices : (i+1)*j.choices] {
+			cached = min(cached, c.answer.CachedTokens)
+		}
+		u.PromptDetails.Cached += cached
 	}
 	for _, c := range j.answers {
 		u.Completion += c.answer.GeneratedTokens
