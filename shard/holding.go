@@ -83,6 +83,12 @@ func (s *Shard) reserveLocked(t *holding, load pass.Load) error {
 		return fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB are on offer, and other blocks have %d of them",
 			ErrMemory, need>>20, s.cfg.Memory>>20, s.reserved>>20)
 	}
+	if need > 0 && s.cfg.Room != nil { // what would not fit is refused, and not killed by the system
+		if room, err := s.cfg.Room(); err == nil && need > room-s.reserved {
+			return fmt.Errorf("%w: the block needs %d MiB with its caches, %d MiB were on offer, of which other blocks have %d, but this machine has only %d MiB left: other programs have the rest",
+				ErrMemory, need>>20, s.cfg.Memory>>20, s.reserved>>20, max(0, room-s.reserved)>>20)
+		}
+	}
 	s.reserved += need
 	t.count(load, 1)
 	return nil

@@ -54,6 +54,10 @@ type Config struct {
 	Threads int   // that compute, the loop's own included
 	Memory  int64 // bytes that blocks, caches and scratch may take together; 0: no limit
 
+	// Room is how many bytes this process can come to hold now, those included that it holds: other programs may have taken since what was on
+	// offer at first. Nil, or an error, which means that the system does not say: it is not asked for.
+	Room func() (int64, error)
+
 	// Passes and Bytes are granted to every coordinator. More hide more of the network's latency; every granted byte may
 	// have to be buffered.
 	Grant pass.Grant

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel/trace/noop"
@@ -274,4 +275,22 @@ func TestBlocksShareTheMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	load(t, s, second)
+
+	// What was on offer may be gone when it is asked for.
+	room, unknown := need-1<<14, error(nil)
+	s, _, run = start(t, func(c *shard.Config) {
+		c.Memory, c.Room = 2*need, func() (int64, error) { return room, unknown }
+	})
+	run()
+	load(t, s, pass.Load{Plan: pass.PlanID{Leader: "c"}, Context: 64, Parallel: 2})
+	if err := s.Load(t.Context(), whole(planID), quiet); !errors.Is(err, shard.ErrMemory) || !strings.Contains(err.Error(), "other programs") {
+		t.Errorf("a block that is larger than what is left gives %v", err)
+	}
+	room = need
+	load(t, s, whole(planID))
+	load(t, s, third) // shares all of it
+	unknown = errors.New("nobody knows")
+	if err := s.Load(t.Context(), second, quiet); err != nil {
+		t.Errorf("on a system that does not say what is left: %v", err)
+	}
 }

@@ -137,7 +137,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	defer stopTelemetry()
 	speed := 0.0
 	if !o.ParentPipe { // beside its siblings on one machine, a shard measures nothing but the noise they make
-		speed = cluster.MeasureBandwidth(threads)
+		speed = cluster.MeasureBandwidth(threads, memory)
 	}
 
 	port, err := cluster.Listen(o.Listen)
@@ -148,7 +148,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	rows := &pass.RowPool{}
 	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(guard.credentials())...)
 	worker, err := shard.New(shard.Config{
-		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Grant: shardGrant,
+		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Room: cluster.MemoryRoom, Grant: shardGrant,
 		Open: library.open, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
 	})
 	if err != nil {

@@ -53,5 +53,9 @@ func memoryFor(flag string, shards int) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("--memory: %w", err)
 	}
+	if limit, err := cluster.MemoryLimit(); err == nil && memory > limit {
+		return 0, fmt.Errorf("--memory %s: this machine, or the control group that this program runs in, has %s in all: leave the flag out to offer what is available",
+			flag, formatSize(limit))
+	}
 	return memory, nil
 }

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/daisy-llm/daisy/services/cluster"
+)
 
 func TestParseSize(t *testing.T) {
 	for s, want := range map[string]int64{
@@ -34,5 +39,20 @@ func TestFormatSize(t *testing.T) {
 		if got := formatSize(n); got != want {
 			t.Errorf("formatSize(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestMemoryFor(t *testing.T) {
+	if got, err := memoryFor("64MiB", 3); err != nil || got != 64<<20 {
+		t.Errorf("a flag gives %d, %v", got, err)
+	}
+	if got, err := memoryFor("", 2); err != nil || got <= 0 {
+		t.Errorf("no flag gives %d, %v", got, err)
+	}
+	if _, err := cluster.MemoryLimit(); err != nil {
+		return // this system does not say what there is
+	}
+	if got, err := memoryFor("4EiB", 1); err == nil || !strings.Contains(err.Error(), "in all") {
+		t.Errorf("more than there is gives %d, %v", got, err)
 	}
 }

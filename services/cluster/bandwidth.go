@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// probeBytes are beyond most caches, and read in some ten milliseconds.
-	probeBytes = 128 << 20
+	// probeBytes are beyond most caches, and read in some ten milliseconds. A machine that cannot spare them is measured with what it can,
+	// but not within its caches.
+	probeBytes, leastProbe = 128 << 20, 16 << 20
 
 	// tries are how often each reader is measured to find the fastest.
 	tries = 3
@@ -24,10 +25,14 @@ const (
 )
 
 // MeasureBandwidth reads memory with so many threads and says how fast that went, in GB/s (1e9 bytes); 0 if there is no
-// memory to read. Decoding on a CPU is bound by this number. It takes about a hundred milliseconds and memory that it
-// gives back.
-func MeasureBandwidth(threads int) float64 {
-	p, err := NewProbe(probeBytes)
+// memory to read. Decoding on a CPU is bound by this number. It takes about a hundred milliseconds, and at most half of the memory
+// that it may have, which it gives back.
+func MeasureBandwidth(threads int, memory int64) float64 {
+	size := min(probeBytes, memory/2)
+	if size < leastProbe {
+		return 0
+	}
+	p, err := NewProbe(int(size))
 	if err != nil {
 		return 0
 	}

@@ -8,11 +8,14 @@ import (
 
 func TestMeasuredOnThisMachine(t *testing.T) {
 	for _, threads := range []int{-1, 1, 1 << 20} {
-		if speed := MeasureBandwidth(threads); !(speed > 0.05 && speed < 10000) {
+		if speed := MeasureBandwidth(threads, 1<<30); !(speed > 0.05 && speed < 10000) {
 			t.Errorf("%d threads read %g GB/s", threads, speed)
 		} else {
 			t.Logf("%d threads read %.1f GB/s", threads, speed)
 		}
+	}
+	if speed := MeasureBandwidth(1, leastProbe); speed != 0 {
+		t.Errorf("a machine that has %d bytes to spare reads %g GB/s: that much was taken to find out", leastProbe, speed)
 	}
 	one, err := OfferedMemory(1)
 	if err != nil || one <= 0 {

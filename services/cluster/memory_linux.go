@@ -11,18 +11,50 @@ import (
 )
 
 func availableMemory() (int64, error) { return availableIn(os.DirFS("/")) }
+func memoryLimit() (int64, error)     { return limitIn(os.DirFS("/")) }
+func memoryRoom() (int64, error)      { return roomIn(os.DirFS("/")) }
 
 // availableIn is the smaller of what the machine has available and what the control groups of this process leave it.
 func availableIn(root fs.FS) (int64, error) {
+	available, err := meminfo(root, "MemAvailable:")
+	return min(available, inGroups(root, hierarchy.left)), err
+}
+
+// limitIn is the smaller of what the machine has and what the control groups of this process allow.
+func limitIn(root fs.FS) (int64, error) {
+	total, err := meminfo(root, "MemTotal:")
+	return min(total, inGroups(root, hierarchy.most)), err
+}
+
+// roomIn is what is available besides the memory that this process has and shares with no file.
+func roomIn(root fs.FS) (int64, error) {
+	available, err := availableIn(root)
+	if err != nil {
+		return 0, err
+	}
+	text, err := fs.ReadFile(root, "proc/self/statm")
+	if err != nil {
+		return 0, fmt.Errorf("%w (%w)", errUnknownMemory, err)
+	}
+	var size, resident, shared int64 // pages
+	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil || shared < 0 || resident < shared || resident > math.MaxInt64/2/int64(os.Getpagesize()) {
+		return 0, errUnknownMemory
+	}
+	own := (resident - shared) * int64(os.Getpagesize())
+	return min(available, math.MaxInt64-own) + own, nil
+}
+
+// meminfo is a line of the kernel's about the machine's memory, in bytes.
+func meminfo(root fs.FS, name string) (int64, error) {
 	info, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
 		return 0, fmt.Errorf("%w (%w)", errUnknownMemory, err)
 	}
-	kib, ok := field(string(info), "MemAvailable:")
+	kib, ok := field(string(info), name)
 	if !ok || kib > math.MaxInt64/1024 {
 		return 0, errUnknownMemory
 	}
-	return min(kib*1024, leftInGroups(root)), nil
+	return kib * 1024, nil
 }
 
 // A hierarchy is a version of control groups, as memory is accounted there.
@@ -36,12 +68,12 @@ var (
 	legacy  = hierarchy{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"}
 )
 
-// leftInGroups is what this process's groups, and all above them, leave it; without a limit it is the largest number.
-func leftInGroups(root fs.FS) int64 {
-	left := int64(math.MaxInt64)
+// inGroups is the least of what a measure says of this process's groups and of all above them; without a limit it is the largest number.
+func inGroups(root fs.FS, measure func(hierarchy, fs.FS, string) int64) int64 {
+	least := int64(math.MaxInt64)
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
-		return left
+		return least
 	}
 	for line := range strings.Lines(string(groups)) {
 		// hierarchy-ID:controllers:path
@@ -58,20 +90,29 @@ func leftInGroups(root fs.FS) int64 {
 		}
 		// In a container the path may name a group as the host sees it; the mount then shows our own at its root.
 		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
-			left = min(left, h.left(root, path.Join(h.mount, group)))
+			least = min(least, measure(h, root, path.Join(h.mount, group)))
 			if group == "/" {
 				break
 			}
 		}
 	}
-	return left
+	return least
+}
+
+// most is a group's limit.
+func (h hierarchy) most(root fs.FS, group string) int64 {
+	limit, ok := number(root, path.Join(group, h.limit))
+	if !ok { // no such group, or "max"
+		return math.MaxInt64
+	}
+	return limit
 }
 
 // left is a group's limit less what it uses and cannot give back.
 func (h hierarchy) left(root fs.FS, group string) int64 {
-	limit, ok := number(root, path.Join(group, h.limit))
-	if !ok { // no such group, or "max"
-		return math.MaxInt64
+	limit := h.most(root, group)
+	if limit == math.MaxInt64 {
+		return limit
 	}
 	used, _ := number(root, path.Join(group, h.usage))
 	stat, _ := fs.ReadFile(root, path.Join(group, "memory.stat"))

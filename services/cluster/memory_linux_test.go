@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"testing/fstest"
 )
@@ -68,5 +69,48 @@ func TestAvailableMemory(t *testing.T) {
 	}
 	if _, err := availableIn(fstest.MapFS{}); !errors.Is(err, errUnknownMemory) {
 		t.Errorf("without a proc file system: %v", err)
+	}
+}
+
+func TestLimitAndRoom(t *testing.T) {
+	root := fstest.MapFS{}
+	add := func(name, text string) { root[name] = &fstest.MapFile{Data: []byte(text)} }
+	expect := func(what string, got int64, err error, want int64) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Errorf("%s: %d, %v, want %d", what, got, err, want)
+		}
+	}
+	add("proc/meminfo", "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n")
+	add("proc/self/statm", "9000 300 100 1 0 5 0\n")
+	own := 200 * int64(os.Getpagesize())
+	limit, err := limitIn(root)
+	expect("the machine's limit", limit, err, 16000000<<10)
+	room, err := roomIn(root)
+	expect("room on the machine", room, err, 8000000<<10+own)
+
+	add("proc/self/cgroup", "0::/box\n")
+	add("sys/fs/cgroup/box/memory.max", "230000000\n")
+	add("sys/fs/cgroup/box/memory.current", "220000000\n")
+	add("sys/fs/cgroup/box/memory.stat", "anon 50000000\nfile 170000000\n")
+	limit, err = limitIn(root)
+	expect("the group's limit", limit, err, 230000000)
+	room, err = roomIn(root)
+	expect("room in the group", room, err, 180000000+own)
+
+	for _, text := range []string{"", "1 2", "9000 100 300", "9000 -1 -2", "9000 9223372036854775807 0"} {
+		add("proc/self/statm", text)
+		if got, err := roomIn(root); !errors.Is(err, errUnknownMemory) {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+	if _, err := limitIn(fstest.MapFS{}); !errors.Is(err, errUnknownMemory) {
+		t.Errorf("without a proc file system: %v", err)
+	}
+	if limit, err := MemoryLimit(); err != nil || limit <= 0 {
+		t.Errorf("this machine's limit is %d, %v", limit, err)
+	}
+	if room, err := MemoryRoom(); err != nil || room <= 0 {
+		t.Errorf("this machine has room for %d, %v", room, err)
 	}
 }
