@@ -11,6 +11,13 @@ const (
 	// callPanels bounds one assembly call to a fraction of a millisecond.
 	callPanels = 128
 
+	// Where the columns make so many parts, the sums of some groups are kept together from one part to the next. In out they
+	// may lie far apart, more than a cache has room for, or at distances that fall into few of its sets. With fewer parts it is
+	// not worth the copy.
+	nearParts  = 3
+	nearGroups = 8
+	nearPanels = 16
+
 	cacheLineBytes = 64
 )
 
@@ -24,16 +31,54 @@ type tiler struct {
 	skip   uintptr                                                       // to a cache line's start: rows in two of them take twice as long
 }
 
+// align finds the cache line at which memory begins to be used, where t lies now.
+func (t *tiler) align() { t.skip = -uintptr(unsafe.Pointer(&t.memory)) % cacheLineBytes }
+
 // multiplyTiles multiplies the groups [g0, g1) of m with the panels [p0, p1) of a by tiles of AMX: it is MatMul for many tokens.
-// Part by part of the columns, a group's weights are expanded once and multiplied with all panels, whose sums wait in out
-// from one part to the next.
+// Part by part of the columns, a group's weights are expanded once and multiplied with all panels.
 func (s *Set) multiplyTiles(out []float32, stride int, m Matrix, g0, g1 int, a Activations, p0, p1 int) {
-	t := tiler{m: m, a: a}
-	t.skip = -uintptr(unsafe.Pointer(&t.memory)) % cacheLineBytes
-	full := min(g1, m.Rows/Lanes)
 	records := m.Format.steps(m.Cols)
 	most := partBlocks * BlockSize / m.Format.blockSize()
-	parts := (records + most - 1) / most
+	if parts := (records + most - 1) / most; parts < nearParts {
+		multiplyTilesInPlace(out, stride, m, g0, g1, a, p0, p1, records, parts)
+	} else {
+		multiplyTilesNear(out, stride, m, g0, g1, a, p0, p1, records, parts)
+	}
+}
+
+// multiplyTilesNear keeps the sums of a few groups and panels from one part of the columns to the next, and then copies them to out.
+func multiplyTilesNear(out []float32, stride int, m Matrix, g0, g1 int, a Activations, p0, p1, records, parts int) {
+	var sums [nearGroups][nearPanels * tiledWidth * Lanes]float32
+	t := tiler{m: m, a: a}
+	t.align()
+	for ; p0 < p1; p0 += nearPanels {
+		end := min(p0+nearPanels, p1)
+		start := a.panelStart(p0)
+		for first := g0; first < g1; first += nearGroups {
+			last := min(first+nearGroups, g1)
+			for part := range parts {
+				t.from, t.to = records*part/parts, records*(part+1)/parts
+				for g := first; g < last; g++ {
+					t.expand(g)
+					t.multiply(sums[g-first][:], Lanes, p0, end)
+				}
+			}
+			rows := min(last*Lanes, m.Rows) - first*Lanes // the last group may not be full: its padding must not reach out
+			for i := range a.panelStart(end) - start {
+				line := out[(start+i)*stride+first*Lanes:][:rows]
+				for g := 0; g*Lanes < rows; g++ {
+					copy(line[g*Lanes:], sums[g][i*Lanes:][:Lanes])
+				}
+			}
+		}
+	}
+}
+
+// multiplyTilesInPlace has sums wait in out from one part of the columns to the next.
+func multiplyTilesInPlace(out []float32, stride int, m Matrix, g0, g1 int, a Activations, p0, p1, records, parts int) {
+	t := tiler{m: m, a: a}
+	t.align()
+	full := min(g1, m.Rows/Lanes)
 	for part := range parts {
 		t.from, t.to = records*part/parts, records*(part+1)/parts
 		for g := g0; g < full; g++ {
