@@ -2,10 +2,11 @@
 // each one's tokens through the pipeline. It knows no sockets and no protobuf: shards are reached over Links that
 // services/rpc provides, and membership arrives as rosters from services/cluster. services/gateway is its caller.
 //
-// One loop, Run, owns members, links and the plan. Generations run in their callers' goroutines and see only the
-// current deployment. A lost shard breaks the deployment, and a new plan over the shards that are left is loaded; the
-// generations wait for it, begin new epochs there, oldest first, and go on where they were. A shard that joins a working
-// deployment is put to use once no generation runs.
+// One loop, Run, owns members, links and the plan. Generations run in their callers' goroutines, each on a route: a pipeline
+// through one holder of each block. A lost shard breaks the routes that it was on. Where its block has another holder, other
+// routes lead through that at once; else a new plan over the shards that are left is loaded. The generations begin new epochs
+// there, oldest first, and go on where they were. While a plan works, a better one is loaded beside it, or one without shards
+// that shall leave; the generations then move, one at a time and between two tokens, and nothing stops.
 //
 // Invariant: an answer is the one that would have come undisturbed, each token of it once; it is never a success unless it
 // is one; whatever ends a generation early is an error.
@@ -94,42 +95,15 @@ type Coordinator struct {
 	waiting    atomic.Int64
 	active     atomic.Int64
 	recovering order
-	idle       chan struct{} // capacity 1: a generation has ended and none is running
-	moved      chan struct{} // capacity 1: no generation is left in a deployment
-	over       chan struct{} // closed when Run has ended
+	moving     *semaphore.Weighted // one generation at a time moves to another route, while the others go on
+	idle       chan struct{}       // capacity 1: a generation has ended and none is running
+	emptied    chan struct{}       // capacity 1: no generation is left in a route that shall be left
+	over       chan struct{}       // closed when Run has ended
 
 	mu      sync.Mutex
-	current *deployment   // nil while nothing is loaded
+	routes  []*route      // whose pipelines run; those that lead nowhere any more among them
 	changed chan struct{} // closed and replaced when the state changes
-	status  Status        // without Active and Waiting
-}
-
-// deployment is a plan with its pipeline, loaded and running.
-type deployment struct {
-	plan     *plan.Plan
-	pipeline *pipeline.Pipeline
-	users    atomic.Int64    // generations that have begun in it, and nowhere else since
-	moved    chan<- struct{} // capacity 1: the last of its users has left
-	ended    chan struct{}   // closed when the pipeline's Run has ended
-}
-
-// blocks are the layers of its stages.
-func (d *deployment) blocks() []model.Layers {
-	var blocks []model.Layers
-	for _, s := range d.plan.Pipelines[0] {
-		blocks = append(blocks, s.Layers)
-	}
-	return blocks
-}
-
-// leave says that a generation needs nothing of a deployment any more.
-func (d *deployment) leave() {
-	if d.users.Add(-1) == 0 {
-		select {
-		case d.moved <- struct{}{}:
-		default:
-		}
-	}
+	status  Status        // without what changes with generations
 }
 
 // New makes a coordinator.
@@ -140,8 +114,9 @@ func New(cfg Config) (*Coordinator, error) {
 	return &Coordinator{
 		cfg:     cfg,
 		places:  semaphore.NewWeighted(int64(cfg.Shape.Parallel)),
+		moving:  semaphore.NewWeighted(1),
 		idle:    make(chan struct{}, 1),
-		moved:   make(chan struct{}, 1),
+		emptied: make(chan struct{}, 1),
 		over:    make(chan struct{}),
 		changed: make(chan struct{}),
 		status: Status{
@@ -158,14 +133,29 @@ func (c *Coordinator) Status() Status {
 	defer c.mu.Unlock()
 	s := c.status
 	s.Active, s.Waiting, s.Recovering = int(c.active.Load()), int(c.waiting.Load()), c.recovering.count()
+	s.Pipelines = []PipelineStatus{}
+	for _, r := range c.routes {
+		switch {
+		case !r.works():
+			continue
+		case r.left.Load():
+			s.Moving += r.users
+			continue
+		}
+		p := PipelineStatus{Generations: r.users}
+		for _, stage := range r.stages {
+			p.Shards = append(p.Shards, stage.Shard)
+		}
+		s.Pipelines = append(s.Pipelines, p)
+	}
 	return s
 }
 
-// Ready reports whether a plan is loaded.
+// Ready reports whether a plan is loaded and works.
 func (c *Coordinator) Ready() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.current != nil
+	return len(c.working()) > 0
 }
 
 // Changed is closed when the status has changed.
@@ -184,49 +174,16 @@ func (c *Coordinator) publish(change func(*Status)) {
 	c.changed = make(chan struct{})
 }
 
-// deploy makes a deployment current, or none.
-func (c *Coordinator) deploy(d *deployment) {
-	c.mu.Lock()
-	c.current = d
-	c.mu.Unlock()
-}
-
-// deployed returns the current deployment. Where there is none it waits for it, until a time, unless shards are still
-// waited for that were never there: only who starts the cluster can say when they will be.
-func (c *Coordinator) deployed(ctx context.Context, until time.Time) (*deployment, error) {
-	limit := time.NewTimer(time.Until(until))
-	defer limit.Stop()
-	for {
-		c.mu.Lock()
-		d, state, detail, changed := c.current, c.status.State, c.status.Detail, c.changed
-		c.mu.Unlock()
-		if d != nil && d.pipeline.Err() == nil {
-			return d, nil
-		}
-		if state == StateWaiting {
-			return nil, fmt.Errorf("%w: %s", ErrNotReady, detail)
-		}
-		select {
-		case <-changed:
-		case <-limit.C:
-			return nil, fmt.Errorf("%w: it is %s: %s", ErrNotReady, state, detail)
-		case <-c.over:
-			return nil, fmt.Errorf("%w: the coordinator has stopped", ErrNotReady)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // Run plans, loads and watches until ctx ends. rosters delivers every change of the membership.
 func (c *Coordinator) Run(ctx context.Context, rosters <-chan plan.Roster) error {
 	defer close(c.over)
 	g, ctx := errgroup.WithContext(ctx)
 	o := &operator{
-		c:      c,
-		spawn:  g.Go,
-		events: make(chan event, 64),
-		links:  make(map[string]*member),
+		c:        c,
+		spawn:    g.Go,
+		events:   make(chan event, 64),
+		links:    make(map[string]*member),
+		setbacks: make(map[string]*setback),
 	}
 	g.Go(func() error { return o.run(ctx, rosters) })
 	return g.Wait()

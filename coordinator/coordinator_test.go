@@ -185,7 +185,7 @@ func TestLife(t *testing.T) {
 		defer c.stop()
 		c.join("a", "b")
 		c.settled()
-		c.current.pipeline.Break(errors.New("a link was lost"))
+		c.routes[0].pipeline.Break(errors.New("a link was lost"))
 		if ids, _, _, err := c.collect(t.Context(), prompt(3)); err != nil || len(ids) != 5 {
 			t.Errorf("%v, %v", ids, err)
 		}

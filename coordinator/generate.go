@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/daisy-llm/daisy/coordinator/pipeline"
 	"github.com/daisy-llm/daisy/pass"
 )
 
@@ -47,6 +48,8 @@ func (c *Coordinator) Generate(ctx context.Context, r Request, emit func(Delta) 
 		decoder:  c.cfg.Tokenizer.NewDecoderAfter(r.Prompt, false),
 		stops:    stopMatcher{stops: r.Stop},
 		answer:   Answer{PromptTokens: len(r.Prompt)},
+		places:   make(map[string]*pipeline.Port),
+		leaving:  make(map[*pipeline.Port]chan struct{}),
 	}
 	err = g.run(ctx)
 	return g.answer, err

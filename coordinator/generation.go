@@ -33,19 +33,21 @@ type generation struct {
 	stops    stopMatcher
 	answer   Answer
 
-	deployment *deployment   // it runs in, or ran in last; nil before the first
-	held       []*deployment // in which shards may hold something of it
-	epoch      pass.Epoch    // that has begun last; 0: none
-	turn       uint32        // of the epoch's next entry
-	anew       bool          // a replay failed: the next epoch keeps nothing
-	trace      pipeline.Trace
+	route   *route                           // it runs in, or ran in last; nil before the first
+	held    []*route                         // among whose users it is
+	places  map[string]*pipeline.Port        // shards that may hold something of it
+	leaving map[*pipeline.Port]chan struct{} // shards that it has left: closed once they have freed what they held
+	epoch   pass.Epoch                       // that has begun last; 0: none
+	turn    uint32                           // of the epoch's next entry
+	anew    bool                             // a replay failed: the next epoch keeps nothing
+	trace   pipeline.Trace
+	results int // that have come
 }
 
 // run takes the answer to its end, in as many epochs as it needs.
 func (g *generation) run(ctx context.Context) error {
 	defer g.release(ctx)
-	var err error
-	if g.deployment, err = g.c.deployed(ctx, time.Now().Add(g.c.cfg.RecoveryTimeout)); err != nil {
+	if err := g.enter(ctx, time.Now().Add(g.c.cfg.RecoveryTimeout)); err != nil {
 		return err
 	}
 	choice, err := g.start(ctx)
@@ -53,11 +55,15 @@ func (g *generation) run(ctx context.Context) error {
 		if err == nil {
 			err = g.decode(ctx, choice)
 		}
-		if err == nil || !isLoss(err) {
+		switch {
+		case errors.Is(err, errMove):
+			choice, err = g.move(ctx)
+		case err == nil || !isLoss(err):
 			return err
-		}
-		if choice, err = g.recover(ctx, err); err != nil {
-			return err
+		default:
+			if choice, err = g.recover(ctx, err); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -70,7 +76,7 @@ func (g *generation) prompt(ctx context.Context, from token.Position) (*sample.C
 	))
 	defer span.End()
 	g.trace = traceOf(ctx)
-	p := g.deployment.pipeline
+	p := g.route.pipeline
 	var flying []*pipeline.Ticket
 	for first := int(from); first < len(g.tokens); {
 		last := min(first+promptChunk, first+p.MaxPositions(), len(g.tokens))
@@ -108,10 +114,20 @@ func (g *generation) decode(ctx context.Context, choice *sample.Choice) error {
 		if g.answer.Finish != "" {
 			return g.emit(delta)
 		}
+		if g.route.left.Load() { // the client need not wait until it is this one's turn
+			if err := g.emit(delta); err != nil {
+				return err
+			}
+			if delta = (Delta{}); g.mayMove() {
+				return errMove
+			}
+		}
 		last := len(g.tokens) - 1
 		t, lost := g.send(ctx, g.tokens[last:last+1:last+1], token.Position(last), true)
-		if err := g.emit(delta); err != nil {
-			return err
+		if len(delta.IDs) > 0 {
+			if err := g.emit(delta); err != nil {
+				return err
+			}
 		}
 		if lost != nil {
 			return lost
@@ -167,7 +183,7 @@ func (g *generation) send(ctx context.Context, tokens []token.ID, first token.Po
 		e.Wants = pass.Wants{Token: true, Logprobs: g.request.Logprobs, Top: g.request.Top}
 	}
 	g.turn++
-	return g.deployment.pipeline.Send(ctx, g.trace, []pass.Entry{e})
+	return g.route.pipeline.Send(ctx, g.trace, []pass.Entry{e})
 }
 
 // receive waits for a pass and returns what became of its one entry.
@@ -176,6 +192,7 @@ func (g *generation) receive(ctx context.Context, t *pipeline.Ticket) (*pass.Out
 	if err != nil {
 		return nil, err
 	}
+	g.results++
 	if len(r.Outputs) != 1 || r.Outputs[0].Sequence != g.sequence || r.Outputs[0].Epoch != g.epoch {
 		return nil, fmt.Errorf("the result of pass %d is not that of epoch %d of sequence %d", r.Number, g.epoch, g.sequence)
 	}

@@ -45,6 +45,11 @@ func (o *operator) meet(ctx context.Context, roster plan.Roster) {
 	for name, m := range o.links {
 		now, there := o.roster.Find(name)
 		if there && now.PID == m.PID && now.Address == m.Address {
+			if now.State == plan.Draining && m.State != plan.Draining {
+				o.c.cfg.Log.Info("a shard is leaving", "shard", name)
+				o.tight, o.untidy = false, true // what it holds of plans before is in its way as well
+				o.settle.Reset(0)
+			}
 			m.Member = now
 			continue
 		}
@@ -54,6 +59,7 @@ func (o *operator) meet(ctx context.Context, roster plan.Roster) {
 		}
 		m.cancel(errLeft)
 		delete(o.links, name)
+		o.forgive(name)
 		o.settle.Reset(settleTime)
 	}
 	for _, m := range o.roster {
@@ -87,6 +93,7 @@ func (o *operator) doubt(ctx context.Context, m *member) {
 func (o *operator) drop(m *member, why error) {
 	o.c.cfg.Log.Info("a shard has left", "shard", m.Name, "reason", why)
 	m.cancel(errLeft)
+	o.forgive(m.Name)
 	delete(o.links, m.Name)
 	o.settle.Reset(0)
 }
@@ -97,9 +104,7 @@ func (o *operator) dial(ctx context.Context, who plan.Member) *member {
 	m := &member{Member: who, cancel: cancel}
 	m.link = o.c.cfg.Dial(who, func(peer string, err error) {
 		o.post(ctx, func(_ context.Context, o *operator) {
-			if o.current != nil && o.uses(who.Name, peer) {
-				o.current.pipeline.Break(fmt.Errorf("shard %s lost passes to shard %s: %w", who.Name, peer, err))
-			}
+			o.fault(who.Name, peer, err)
 		})
 	})
 	m.port = pipeline.NewPort(m.link)
@@ -145,14 +150,6 @@ func (o *operator) dial(ctx context.Context, who plan.Member) *member {
 func (o *operator) redial(ctx context.Context, m *member) {
 	m.cancel(errReplaced)
 	o.dial(ctx, m.Member).told = m.told
-}
-
-// uses says whether passes of the current plan go from one shard straight to the other. A link that a former plan needed
-// may break without harm.
-func (o *operator) uses(from, to string) bool {
-	_, i, sends := o.current.plan.Stage(from)
-	_, j, receives := o.current.plan.Stage(to)
-	return sends && receives && j == i+1
 }
 
 // try has a shard load a block without layers, which takes nothing but the right model file: a shard that has another one
@@ -202,11 +199,11 @@ func (o *operator) greet(m *member, err error) {
 		o.reject(m, err)
 		return
 	}
-	m.ready, m.told = true, false
+	m.ready, m.told, o.tight = true, false, false
 	switch {
 	case !o.started && len(o.usable()) == o.c.cfg.Shards:
 		o.settle.Reset(0) // all that were asked for
-	case !o.started || o.current != nil:
+	case !o.started || o.serves():
 		o.settle.Reset(settleTime)
 	default:
 		o.soon(0)

@@ -5,19 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/daisy-llm/daisy/coordinator/pipeline"
 	"github.com/daisy-llm/daisy/coordinator/plan"
-)
-
-// States of a cluster.
-const (
-	StateWaiting    = "waiting" // for shards that were never there, or for more memory
-	StateLoading    = "loading"
-	StateReady      = "ready"
-	StateRecovering = "recovering" // a plan was lost; another is made, or shards are waited for to make one
 )
 
 // operator is the state of the coordinator's loop; nothing else touches it.
@@ -26,17 +17,17 @@ type operator struct {
 	spawn  func(func() error)
 	events chan event
 
-	roster  plan.Roster
-	links   map[string]*member // by shard name
-	loading bool               // a deployment is on its way; its end will come as an event
-	current *deployment
-	retired []*deployment // whose plans may still be loaded: generations have not left them all
-	plan    *plan.Plan    // that is loaded, or being loaded
-	base    *plan.Plan    // the last one that was loaded: what the shards hold
-	number  uint64        // of the last plan made, also of one that could not be loaded
-	started bool          // a plan was loaded once: from now on fewer shards than asked for will do
-	breaks  int           // pipelines that broke soon after they came, in a row
-	settle  *time.Timer
+	roster   plan.Roster
+	links    map[string]*member // by shard name
+	current  *deployment        // that serves, or did until shards were lost; nil: there was none, or it has made room
+	coming   *loading           // the next one, on its way; its end will come as an event
+	base     *plan.Plan         // the last one that was loaded: what the shards hold
+	number   uint64             // of the last plan made, also of one that could not be loaded
+	started  bool               // a plan was loaded once: from now on fewer shards than asked for will do
+	tight    bool               // the next plan does not fit beside the one that works: wait until nothing runs, or shards change
+	untidy   bool               // shards may hold plans of before
+	setbacks map[string]*setback
+	settle   *time.Timer
 
 	reckoned reckoned
 }
@@ -46,14 +37,6 @@ type event func(ctx context.Context, o *operator)
 
 // settleTime is how long the loop waits for more shards after one has come, before it plans.
 const settleTime = 300 * time.Millisecond
-
-// A new plan is made so soon after a pipeline has broken: the links are about to tell what happened. Where pipelines break as
-// soon as they are made, because two shards cannot reach each other, the time doubles.
-const (
-	breakTime    = 20 * time.Millisecond
-	maxBreakTime = 2 * time.Second
-	soonBroken   = 5 * time.Second
-)
 
 func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 	o.settle = time.NewTimer(settleTime)
@@ -71,11 +54,12 @@ func (o *operator) run(ctx context.Context, rosters <-chan plan.Roster) error {
 		case e := <-o.events:
 			e(ctx, o)
 		case <-o.c.idle:
-			if o.current != nil && o.current.pipeline.Err() == nil { // without a plan that works, waiting has another reason
+			if o.serves() { // without a plan that works, waiting has another reason
+				o.tight = false
 				o.settle.Reset(0)
 			}
-		case <-o.c.moved:
-			o.tidy(ctx)
+		case <-o.c.emptied:
+			o.leave(ctx, func(*route) bool { return false })
 		case <-o.settle.C:
 			o.replan(ctx)
 		}
@@ -103,17 +87,27 @@ func (o *operator) soon(least time.Duration) {
 
 // replan makes a plan of what there is, if that is better than what runs, and starts to load it.
 func (o *operator) replan(ctx context.Context) {
-	if o.loading {
-		return // its end replans
+	o.arrange(ctx)
+	serves := o.serves()
+	if l := o.coming; l != nil { // its end replans
+		if l.adopted && !serves {
+			l.cancel() // what is still to come of it cannot be waited for
+		}
+		return
 	}
-	whole := o.current != nil && o.current.pipeline.Err() == nil
-	if whole && o.c.active.Load() > 0 {
-		return // the last of them says idle
-	}
-	if !whole && o.dying() {
+	if !serves && o.dying() {
 		return // and its end will say when to plan
 	}
 	roster := o.usable()
+	missing := o.missing(roster)
+	switch {
+	case !serves || missing:
+	case o.c.active.Load() > 0, o.tight:
+		return
+	case o.c.recovering.count() > 0: // what is only better can wait
+		o.settle.Reset(settleTime)
+		return
+	}
 	base := o.base
 	if base == nil {
 		base = o.found()
@@ -123,52 +117,71 @@ func (o *operator) replan(ctx context.Context) {
 		o.wait(fmt.Sprintf("%d of %d shards are here", len(roster), asked))
 		return
 	}
-	next, err := plan.Solve(roster, o.c.cfg.Shape, base, plan.Options{Leader: o.c.cfg.Name, Keep: !whole})
-	if err != nil {
-		if !whole {
-			o.retire()
-			o.plan = nil
-			o.wait(err.Error())
-		}
+	next, err := o.solve(roster, base, plan.Options{Leader: o.c.cfg.Name, Keep: !serves || missing})
+	switch {
+	case err != nil && serves:
+		o.cannotLeave(err)
 		return
-	}
-	if whole && next.ID == o.current.plan.ID {
+	case err != nil:
+		o.wait(err.Error())
 		return
-	}
-	if o.base == nil || next.ID != o.base.ID { // a name is never used twice: shards may still be loading for its former bearer
+	case o.current != nil && next.ID == o.current.plan.ID:
+		o.current.plan = next // its spares may be others
+		o.load(ctx, o.current)
+		return
+	case o.base == nil || next.ID != o.base.ID: // a name is never used twice: shards may still be loading for its former bearer
 		next.ID.Number = max(next.ID.Number, o.number+1)
 		o.number = next.ID.Number
 	}
-	o.load(ctx, next, false)
+	if serves && o.tight && o.c.active.Load() > 0 {
+		return // it has been tried
+	}
+	o.load(ctx, &deployment{plan: next, loaded: make(map[string]*pipeline.Port)})
 }
 
-// load has the shards load a plan; the deployment that there is, if any, serves meanwhile, unless the shards' memory has no
-// room for both.
-func (o *operator) load(ctx context.Context, next *plan.Plan, makeRoom bool) {
-	if makeRoom || o.current != nil && o.current.pipeline.Err() != nil {
-		o.retire()
-	}
-	o.plan, o.loading = next, true
-	o.c.cfg.Log.Info("loading", "plan", next.String())
+// missing says whether the plan that serves has a holder that is gone or is to leave.
+func (o *operator) missing(roster plan.Roster) bool {
 	if o.current == nil {
-		o.c.publish(func(s *Status) {
-			s.State, s.Detail, s.Plan = StateLoading, "loading "+next.String(), next.ID.String()
-			if o.started {
-				s.State = StateRecovering
-			}
-		})
-		o.announce(plan.Loading)
+		return false
 	}
-	hops := o.hops()
-	end := make(chan struct{})
-	began := time.Now()
-	o.watch(ctx, next, end, func() (time.Time, time.Duration, bool) { return began, loadingAnswer, true }, nil)
-	o.spawn(func() error {
-		p, failed, err := o.c.load(ctx, next, hops, makeRoom)
-		close(end)
-		o.post(ctx, func(ctx context.Context, o *operator) { o.loaded(ctx, next, p, failed, err, makeRoom) })
-		return nil
-	})
+	for _, stages := range o.current.plan.Pipelines {
+		for _, s := range stages {
+			if _, there := roster.Find(s.Shard); !there {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// solve makes a plan around the links that stay broken, if there is one: without one of the shards that cannot reach each other.
+func (o *operator) solve(roster plan.Roster, base *plan.Plan, options plan.Options) (*plan.Plan, error) {
+	next, err := plan.Solve(roster, o.c.cfg.Shape, base, options)
+	if err != nil {
+		return nil, err
+	}
+	for _, shard := range o.apart(next) {
+		without := slices.DeleteFunc(slices.Clone(roster), func(m plan.Member) bool { return m.Name == shard })
+		other, err := plan.Solve(without, o.c.cfg.Shape, base, options)
+		if err == nil && len(o.apart(other)) == 0 {
+			return other, nil
+		}
+	}
+	return next, nil
+}
+
+// apart are the shards of a plan at the ends of links that stay broken, if no chain of it goes around those.
+func (o *operator) apart(p *plan.Plan) (shards []string) {
+	for i := range p.Stages() - 1 {
+		for _, from := range p.Holders(i) {
+			for _, to := range p.Holders(i + 1) {
+				if o.shunned(linkOf(from.Shard, to.Shard)) {
+					shards = append(shards, to.Shard, from.Shard)
+				}
+			}
+		}
+	}
+	return shards
 }
 
 // hops are the links to all shards that can be reached.
@@ -182,198 +195,48 @@ func (o *operator) hops() map[string]*pipeline.Port {
 	return hops
 }
 
-// retire takes the deployment out of service.
-func (o *operator) retire() {
-	if o.current == nil {
-		return
-	}
-	o.c.deploy(nil)
-	o.current.pipeline.Break(errors.New("a new plan replaces it"))
-	o.retired = append(o.retired, o.current)
+// withdraw takes the deployment out of service at once.
+func (o *operator) withdraw(ctx context.Context) {
 	o.current = nil
-}
-
-// wait says what the cluster is waiting for.
-func (o *operator) wait(why string) {
-	if o.c.Status().Detail != why {
-		o.c.cfg.Log.Info("waiting", "for", why)
-	}
-	o.c.publish(func(s *Status) {
-		s.State, s.Detail, s.Plan = StateWaiting, why, ""
-		if o.started {
-			s.State = StateRecovering
-		}
+	o.leave(ctx, func(r *route) bool {
+		r.pipeline.Break(errors.New("a new plan replaces it"))
+		return true
 	})
-	o.announce(plan.Joining)
 }
 
-func (o *operator) announce(state plan.State) {
-	if o.c.cfg.Planned == nil {
-		return
-	}
-	number := uint64(0)
-	if o.plan != nil {
-		number = o.plan.ID.Number
-	}
-	o.c.cfg.Planned(number, state)
+// adopt puts a deployment to work. Generations in the one before move when they can.
+func (o *operator) adopt(ctx context.Context, d *deployment) {
+	o.current, o.base, o.started, o.untidy = d, d.plan, true, true
+	o.arrange(ctx)
+	o.settle.Reset(settleTime) // shards may have come meanwhile
 }
 
-// loaded puts a loaded plan to work, or sees what a failed load means.
-func (o *operator) loaded(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline, failed string, err error, madeRoom bool) {
-	if ctx.Err() != nil {
-		return
-	}
-	if errors.Is(err, pipeline.ErrMemory) && !madeRoom {
-		o.load(ctx, p, true)
-		return
-	}
-	if err != nil {
-		o.loading, o.plan = false, nil
-		if o.current != nil {
-			o.plan = o.current.plan
-		}
-		o.c.cfg.Log.Error("a plan could not be loaded", "plan", p.String(), "error", err)
-		if m := o.links[failed]; m != nil && (errors.Is(err, pipeline.ErrModel) || errors.Is(err, pipeline.ErrMemory)) {
-			o.reject(m, err)
-		}
-		if o.current == nil {
-			o.wait(err.Error())
-		}
-		if errors.Is(err, pipeline.ErrBroken) {
-			o.soon(breakTime)
-		} else {
-			o.settle.Reset(redialTime)
-		}
-		return
-	}
-	o.retire()
-	o.adopt(ctx, p, pl)
-}
+// tidyAgain is when what shards did not free is tried again.
+const tidyAgain = time.Second
 
-// adopt puts a pipeline to work.
-func (o *operator) adopt(ctx context.Context, p *plan.Plan, pl *pipeline.Pipeline) {
-	d := &deployment{plan: p, pipeline: pl, moved: o.c.moved, ended: make(chan struct{})}
-	o.loading, o.current, o.base, o.started = false, d, p, true
-	since := time.Now()
+// tidy has the shards free what they hold of plans before, once no generation is left that ran in one of them.
+func (o *operator) tidy(ctx context.Context) {
+	if o.current == nil || !o.untidy {
+		return
+	}
+	o.c.mu.Lock()
+	left := slices.ContainsFunc(o.c.routes, func(r *route) bool { return r.plan != o.current.plan.ID })
+	o.c.mu.Unlock()
+	if left {
+		return
+	}
+	o.untidy = false
+	current, hops := o.current.plan.ID, o.hops()
 	o.spawn(func() error {
-		err := pl.Run(ctx)
-		close(d.ended)
-		if ctx.Err() != nil {
+		if o.c.tidy(ctx, hops, current) {
 			return nil
 		}
-		o.post(ctx, func(_ context.Context, o *operator) {
-			if o.current == d {
-				o.broke(since, err)
-			}
+		time.AfterFunc(tidyAgain, func() {
+			o.post(ctx, func(ctx context.Context, o *operator) {
+				o.untidy = true
+				o.tidy(ctx)
+			})
 		})
 		return nil
 	})
-	o.watch(ctx, p, d.ended, pl.Owed, pl.Break)
-	o.c.deploy(d)
-	o.c.publish(func(s *Status) { s.State, s.Detail, s.Plan = StateReady, "", p.ID.String() })
-	o.announce(plan.Ready)
-	o.c.cfg.Log.Info("ready", "plan", p.String())
-	o.settle.Reset(settleTime) // shards may have come meanwhile
-	o.tidy(ctx)
-}
-
-// broke sees to it that a pipeline gets a successor.
-func (o *operator) broke(since time.Time, err error) {
-	o.c.cfg.Log.Warn("the pipeline broke", "plan", o.current.plan.ID, "error", err)
-	o.retire()
-	if o.breaks++; time.Since(since) >= soonBroken {
-		o.breaks = 0
-	}
-	o.soon(min(breakTime<<min(o.breaks, 16), maxBreakTime))
-	o.c.publish(func(s *Status) { s.State, s.Detail = StateRecovering, "re-planning: "+err.Error() })
-}
-
-// tidy has the shards free what they hold of other plans, once no generation is left that ran in one of them.
-func (o *operator) tidy(ctx context.Context) {
-	o.retired = slices.DeleteFunc(o.retired, func(d *deployment) bool { return d.users.Load() == 0 })
-	if o.current == nil || len(o.retired) > 0 {
-		return
-	}
-	current, hops := o.current.plan.ID, o.hops()
-	o.spawn(func() error {
-		o.c.tidy(ctx, hops, current)
-		return nil
-	})
-}
-
-// headroom is what would be missing without each shard. It is reckoned anew only when the plan or the shards have changed.
-func (o *operator) headroom() map[string]int64 {
-	if o.current == nil {
-		return nil
-	}
-	roster := o.usable()
-	if o.reckoned.plan == o.current.plan && slices.Equal(o.reckoned.roster, roster) {
-		return o.reckoned.missing
-	}
-	o.reckoned = reckoned{plan: o.current.plan, roster: roster, missing: make(map[string]int64)}
-	losses, err := plan.Headroom(o.current.plan, roster, o.c.cfg.Shape)
-	if err != nil {
-		o.c.cfg.Log.Warn("no headroom can be reckoned", "error", err)
-	}
-	for _, l := range losses {
-		o.reckoned.missing[l.Shard] = l.Missing
-	}
-	return o.reckoned.missing
-}
-
-// reckoned is the headroom of a plan among shards.
-type reckoned struct {
-	plan    *plan.Plan
-	roster  plan.Roster
-	missing map[string]int64 // bytes, by shard
-}
-
-// publish brings the shards' part of the status up to date.
-func (o *operator) publish() {
-	missing := o.headroom()
-	shards := make([]ShardStatus, 0, len(o.links))
-	for _, m := range o.links {
-		s := ShardStatus{
-			Name: m.Name, PID: m.PID, Address: m.Address, State: plan.Joining.String(),
-			Cores: m.Cores, Memory: m.Memory, Stage: -1, Missing: missing[m.Name],
-		}
-		switch {
-		case m.unfit != nil:
-			s.State, s.Detail = "unfit", m.unfit.Error()
-		case !m.ready:
-			s.State = "unreachable"
-		case m.State == plan.Draining:
-			s.State = m.State.String()
-		}
-		if o.plan != nil {
-			if _, place, ok := o.plan.Stage(m.Name); ok {
-				stage := o.plan.Pipelines[0][place]
-				s.First, s.Last, s.Planned, s.Stage = stage.Layers.First, stage.Layers.Last, stage.Memory(), place
-				if s.State == plan.Joining.String() {
-					s.State = plan.Loading.String()
-					if o.current != nil {
-						s.State = plan.Ready.String()
-					}
-				}
-			} else if s.State == plan.Joining.String() && o.current != nil {
-				s.State = "spare"
-			}
-		}
-		shards = append(shards, s)
-	}
-	slices.SortFunc(shards, func(a, b ShardStatus) int {
-		if a.Stage != b.Stage && a.Stage >= 0 && b.Stage >= 0 {
-			return a.Stage - b.Stage
-		}
-		if (a.Stage < 0) != (b.Stage < 0) {
-			return b.Stage - a.Stage
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	o.c.mu.Lock()
-	same := slices.Equal(shards, o.c.status.Shards)
-	o.c.mu.Unlock()
-	if !same {
-		o.c.publish(func(s *Status) { s.Shards = shards })
-	}
 }

@@ -40,15 +40,16 @@ func isLoss(err error) bool {
 }
 
 // recover gives the sequence a new epoch in a pipeline that works, replays its tokens there, and returns the token that is
-// owed. It waits up to Config.RecoveryTimeout for such a pipeline, and for older sequences to recover first.
+// owed. It waits for older sequences to recover first, and for such a pipeline up to Config.RecoveryTimeout: from the loss, or
+// from when a shard last computed something for it, however many pipelines break meanwhile.
 func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Choice, err error) {
 	ctx, span := g.c.cfg.Tracer.Start(ctx, "recover")
 	defer span.End()
 	g.c.recovering.enter(g.sequence)
 	defer g.c.recovering.leave(g.sequence)
+	until := time.Now().Add(g.c.cfg.RecoveryTimeout)
 	for attempt := 0; ; {
-		until := time.Now().Add(g.c.cfg.RecoveryTimeout)
-		if g.deployment.pipeline.Err() != nil {
+		if !g.route.works() {
 			attempt = 0
 		} else if attempt++; attempt > maxAttempts {
 			return nil, fmt.Errorf("%w, and %d new epochs in a row failed: %w", ErrLost, maxAttempts, loss)
@@ -59,19 +60,21 @@ func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Ch
 			if err := g.c.recovering.turn(ctx, g.sequence); err != nil {
 				return nil, err
 			}
-			d, err := g.c.deployed(ctx, until)
+			err := g.enter(ctx, until)
 			switch {
 			case ctx.Err() != nil:
 				return nil, context.Cause(ctx)
 			case err != nil:
 				return nil, fmt.Errorf("%w, and none took its place within %v (%v): %w", ErrLost, g.c.cfg.RecoveryTimeout, err, loss)
 			}
-			g.deployment = d
 		}
+		results := g.results
 		if choice, err = g.start(ctx); err == nil || !isLoss(err) {
 			return choice, err
 		}
-		loss = err
+		if loss = err; g.results > results {
+			until = time.Now().Add(g.c.cfg.RecoveryTimeout)
+		}
 	}
 }
 
@@ -81,7 +84,7 @@ func (g *generation) pause(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-g.deployment.pipeline.Broken():
+	case <-g.route.pipeline.Broken():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

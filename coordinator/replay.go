@@ -143,7 +143,7 @@ func (g *generation) fill(ctx context.Context, from, to token.Position, fills []
 		attribute.Int("daisy.first_position", int(from)), attribute.Int("daisy.positions", int(to-from)), attribute.Int("daisy.epoch", int(g.epoch)),
 	))
 	defer span.End()
-	p := g.deployment.pipeline
+	p := g.route.pipeline
 	chunk := token.Position(min(promptChunk, p.MaxPositions()))
 	var flying []*pipeline.Ticket
 	for _, f := range fills {

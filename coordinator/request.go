@@ -73,7 +73,16 @@ type Status struct {
 	Active      int           `json:"active"`     // generations running
 	Waiting     int           `json:"waiting"`    // generations not yet admitted
 	Recovering  int           `json:"recovering"` // generations without a pipeline, or that are being replayed
+	Moving      int           `json:"moving"`     // generations in pipelines that they shall leave, and will between two tokens
 	Shards      []ShardStatus `json:"shards"`
+
+	Pipelines []PipelineStatus `json:"pipelines"` // that work
+}
+
+// PipelineStatus is one pipeline of a Status: a shard for each stage.
+type PipelineStatus struct {
+	Shards      []string `json:"shards"`
+	Generations int      `json:"generations"` // that run in it
 }
 
 // ShardStatus is one shard of a Status. First and Last are the block [first, last).
@@ -88,6 +97,8 @@ type ShardStatus struct {
 	Cores   int              `json:"cores"`
 	Memory  int64            `json:"memory"`  // bytes on offer
 	Planned int64            `json:"planned"` // bytes the plan needs of it
-	Stage   int              `json:"stage"`   // place in the pipeline, from 0; -1: a spare
-	Missing int64            `json:"missing"` // bytes that the others would lack to hold the model without it; 0: its loss is survivable
+	Stage   int              `json:"stage"`   // place in its pipelines, from 0; -1: a spare
+
+	Pipelines []int `json:"pipelines"` // of the plan that it is in, from 0
+	Missing   int64 `json:"missing"`   // bytes that the others would lack to hold the model without it; 0: its loss is survivable
 }

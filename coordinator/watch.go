@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/daisy-llm/daisy/coordinator/plan"
 )
 
 // A shard that is stopped, or cut off, breaks no stream: it falls silent. What it owes tells. While a pipeline owes results,
@@ -119,25 +117,16 @@ func watch(ctx context.Context, shards []*watched, owed func() (since time.Time,
 // loadingAnswer stands for what a pass is expected to take while a shard loads: its answers are slower then.
 const loadingAnswer = 500 * time.Millisecond
 
-// watch has a plan's shards watched until stop is closed.
-func (o *operator) watch(ctx context.Context, p *plan.Plan, stop <-chan struct{}, owed func() (time.Time, time.Duration, bool), stuck func(error)) {
+// watch has shards watched until ctx ends.
+func (o *operator) watch(ctx context.Context, names []string, owed func() (time.Time, time.Duration, bool), stuck func(error)) {
 	var shards []*watched
-	for _, s := range p.Pipelines[0] {
-		if m := o.links[s.Shard]; m != nil {
-			shards = append(shards, &watched{name: s.Shard, link: m.link})
+	for _, name := range names {
+		if m := o.links[name]; m != nil {
+			shards = append(shards, &watched{name: name, link: m.link})
 		}
 	}
 	o.spawn(func() error {
-		watching, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			defer cancel()
-			select {
-			case <-stop:
-			case <-watching.Done():
-			}
-		}()
-		watch(watching, shards, owed, func(s *watched, err error) {
+		watch(ctx, shards, owed, func(s *watched, err error) {
 			o.post(ctx, func(ctx context.Context, o *operator) { o.condemn(ctx, s.name, s.link, err) })
 		}, stuck)
 		return nil
