@@ -163,6 +163,7 @@ type Load struct {
 	SHA256    string // of the whole model file, hex
 	Path      string // where the coordinator has the file; a shard on the same machine finds it there
 	Bytes     int64  // size of the model file
+	Root      string // of the list of its chunks' hashes, hex, for shards without the file; "": not told yet
 	Context   int    // positions a sequence may have
 	Parallel  int    // sequences that may be cached at once
 	CacheType kvcache.Type

@@ -83,7 +83,7 @@ func (s *Shard) load(ctx context.Context, load pass.Load, progress func(pass.Loa
 	}); err != nil {
 		return err
 	}
-	if there && old != load {
+	if old.Root = load.Root; there && old != load { // the root only helps to get the file's bytes, which are the same
 		return fmt.Errorf("layers %v are loaded already for plan %v: unload them first", old.Layers, load.Plan)
 	}
 	if there {
@@ -97,6 +97,7 @@ func (s *Shard) load(ctx context.Context, load pass.Load, progress func(pass.Loa
 		s.close(h)
 		return err
 	}
+	s.keep(ctx, h.holding)
 	return nil
 }
 
@@ -117,6 +118,10 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 			s.drop(t, load) // the error that led here says more
 		}
 	}()
+	fetched, err := s.fetch(ctx, t, load, progress)
+	if err != nil {
+		return nil, err
+	}
 	var lent []*model.Lent
 	if err := s.do(ctx, func() {
 		for _, h := range s.blocks {
@@ -142,7 +147,7 @@ func (s *Shard) prepare(ctx context.Context, load pass.Load, progress func(pass.
 		Lent:      lent,
 		Progress: func(done, total int64) {
 			s.steps.Add(uint64(max(0, done-before.Swap(done))))
-			progress(pass.LoadProgress{Done: done, Total: total})
+			progress(pass.LoadProgress{Done: fetched + done, Total: fetched + total})
 		},
 	})
 	if err != nil {
@@ -186,8 +191,9 @@ func (s *Shard) Unload(ctx context.Context, plan pass.PlanID) error {
 		}
 	}
 	var err error
+	var h *held
 	if e := s.do(ctx, func() {
-		h := s.blocks[plan]
+		h = s.blocks[plan]
 		if h == nil {
 			return
 		}
@@ -200,6 +206,9 @@ func (s *Shard) Unload(ctx context.Context, plan pass.PlanID) error {
 		err = s.close(h)
 	}); e != nil {
 		return e
+	}
+	if h != nil {
+		s.keep(ctx, h.holding)
 	}
 	return err
 }

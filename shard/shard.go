@@ -33,6 +33,8 @@ var (
 	ErrBusy = errors.New("more passes than were granted")
 	// ErrModel: the shard has no file of the model asked for, or another one.
 	ErrModel = errors.New("the model file differs")
+	// ErrNoFile: the shard has no file of the model, and the Load does not say of what chunks it consists.
+	ErrNoFile = errors.New("there is no file of the model here")
 	// ErrMemory: the block does not fit into the memory on offer.
 	ErrMemory = errors.New("not enough memory")
 	// ErrStopped: the shard's loop has ended.
@@ -64,6 +66,14 @@ type Config struct {
 
 	// Open finds the model file that a Load names; it must check the hash. Errors about the file wrap ErrModel.
 	Open func(ctx context.Context, load pass.Load) (*gguf.File, error)
+
+	// Fetch, if set, brings the data of tensors into the file that Open gave for a Load of this model: of one that comes from
+	// others, only the header need be there before. It reports how many of the bytes that were missing have come.
+	Fetch func(ctx context.Context, load pass.Load, tensors []*gguf.Tensor, progress func(done, total int64)) error
+
+	// Keep, if set, is told of which tensors the blocks of a model consist now: of a file that comes from others the rest may
+	// be given up.
+	Keep func(load pass.Load, tensors []*gguf.Tensor)
 
 	Outlet Outlet
 	Rows   *pass.RowPool

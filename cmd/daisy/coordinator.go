@@ -29,6 +29,7 @@ import (
 	"github.com/daisy-llm/daisy/services/gateway"
 	"github.com/daisy-llm/daisy/services/rpc"
 	"github.com/daisy-llm/daisy/services/telemetry"
+	"github.com/daisy-llm/daisy/services/weights"
 )
 
 // coordinatorOptions are the flags of a coordinator process.
@@ -130,6 +131,14 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 	}
 	defer text.file.Close()
 
+	origin, err := weights.OpenOrigin(weights.OriginConfig{
+		Path: local.Path, SHA256: local.SHA256, Header: text.file.Header(), Dir: store.Dir(), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer origin.Close()
+
 	base := o.Name
 	if base == "" {
 		base = processName("coordinator")
@@ -176,7 +185,7 @@ func runCoordinator(ctx context.Context, o coordinatorOptions, store *catalogue.
 		Tokenizer: text.tokenizer, Shards: o.Shards, MaxWaiting: maxWaiting, RecoveryTimeout: o.Recovery,
 		Dial: func(m plan.Member, fault func(string, error)) coordinator.Link {
 			return rpc.NewHop(rpc.HopConfig{
-				Coordinator: name, Version: buildVersion(), Shard: m.Name, Address: m.Address, Dial: dial, Rows: rows, Fault: fault,
+				Coordinator: name, Version: buildVersion(), Shard: m.Name, Address: m.Address, Dial: dial, Rows: rows, Weights: origin, Fault: fault,
 			})
 		},
 		Planned: func(number uint64, state plan.State) {

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/daisy-llm/daisy/coordinator/plan"
-	"github.com/daisy-llm/daisy/model/gguf"
 	"github.com/daisy-llm/daisy/pass"
 	"github.com/daisy-llm/daisy/services/catalogue"
 	"github.com/daisy-llm/daisy/services/cluster"
 	"github.com/daisy-llm/daisy/services/rpc"
+	"github.com/daisy-llm/daisy/services/weights"
 	"github.com/daisy-llm/daisy/shard"
 )
 
@@ -50,7 +50,8 @@ func newShardCommand(c *cli) *cobra.Command {
 		Short: "Run a shard: a worker that holds a block of the model's layers",
 		Long: `Run a shard. It joins the cluster of the coordinator at HOST:PORT, which may start later, offers its memory,
 loads the block that the coordinator plans for it, and computes. It takes the model's file from --model, from the
-cache, or from where the coordinator has it, whichever has the right hash; a model of the catalogue is fetched.`,
+cache, or from where the coordinator has it, whichever has the right hash. Where there is no such file it fetches the
+bytes of its block from other shards and from the coordinator, and keeps them below --cache-dir.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.env = c.env
@@ -75,7 +76,7 @@ cache, or from where the coordinator has it, whichever has the right hash; a mod
 	f.StringSliceVar(&o.Join, "join", nil, "`HOST:PORT` of the coordinator, or of any member; several may be given")
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "`HOST:PORT` to serve on; port 0 is any free one")
 	f.StringVar(&o.Advertise, "advertise", "", "`HOST[:PORT]` at which others reach this shard (default: the address it listens on)")
-	f.StringVarP(&o.Model, "model", "m", "", "the model's file, a `NAME` of the catalogue, or a source (default: what the coordinator asks for)")
+	f.StringVarP(&o.Model, "model", "m", "", "the model's file, a `NAME` of the catalogue, or a source (default: what the coordinator serves)")
 	f.StringVar(&o.Name, "name", "", "name in the cluster, unique (default: the machine's name and the process id)")
 	f.IntVarP(&o.Threads, "threads", "t", 0, "threads that compute (default: all cores)")
 	f.StringVar(&o.Memory, "memory", "", "memory on offer, such as 8GiB (default: what is available)")
@@ -125,6 +126,17 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	}
 	log = log.With("shard", name)
 	library := &library{store: store, log: log}
+	library.cache, err = weights.NewCache(weights.CacheConfig{
+		Dir: store.Dir(), Owner: name, Log: log,
+		Peers: func() []weights.Peer { return peersOf(members.Roster(), name) },
+		Dial: func(p weights.Peer) (weights.Remote, error) {
+			return rpc.NewPeer(p.Name, p.Address, rpc.DialOptions(guard.credentials()))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer library.cache.Close()
 	if o.Model != "" {
 		if library.given, err = store.Resolve(ctx, o.Model, logProgress{log}); err != nil {
 			return err
@@ -149,7 +161,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	outlet := rpc.NewOutlet(rows, shardGrant, log, rpc.DialOptions(guard.credentials())...)
 	worker, err := shard.New(shard.Config{
 		Name: name, Kernels: kernels, Threads: threads, Memory: memory, Room: cluster.MemoryRoom, Grant: shardGrant,
-		Open: library.open, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
+		Open: library.open, Fetch: library.cache.Fetch, Keep: library.cache.Keep, Outlet: outlet, Rows: rows, Tracer: otel.Tracer("daisy/shard"), Log: log,
 	})
 	if err != nil {
 		return err
@@ -173,6 +185,7 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 			Protocol: pass.Protocol, Numerics: pass.Numerics, Kernels: kernels.Name, Cores: threads, Memory: memory,
 		},
 		Shard: worker, Outlet: outlet, Rows: rows, Credentials: guard.credentials(), Caller: guard.caller(), Log: log,
+		Weights: library.cache, Offered: library.cache.Offer,
 		Loaded: func(blocks []shard.Held) {
 			members.Update(func(m *plan.Member) {
 				m.State, m.Plan = plan.Joining, 0
@@ -190,45 +203,6 @@ func runShard(ctx context.Context, o shardOptions, store *catalogue.Store, log *
 	g.Go(func() error { return members.Run(ctx) })
 	g.Go(func() error { return guard.run(ctx) })
 	return g.Wait()
-}
-
-// library finds the file of the model that a coordinator asks for.
-type library struct {
-	store *catalogue.Store
-	given catalogue.Local // by --model; its zero value: nothing was given
-	log   *slog.Logger
-}
-
-// open finds a file with the hash that load names: the one given, one in the cache, the one at the coordinator's own
-// path, or, of a model that the catalogue knows, one that is fetched.
-func (l *library) open(ctx context.Context, load pass.Load) (*gguf.File, error) {
-	if l.given.Path != "" {
-		if l.given.SHA256 != load.SHA256 {
-			return nil, fmt.Errorf("%w: the coordinator serves %s with SHA-256 %s, the file given with --model has %s: start this shard with the coordinator's file, or without --model",
-				shard.ErrModel, load.Model, load.SHA256, l.given.SHA256)
-		}
-		return gguf.Open(l.given.Path)
-	}
-	if path, ok := l.store.Has(load.SHA256); ok {
-		return gguf.Open(path)
-	}
-	if info, err := os.Stat(load.Path); err == nil && info.Mode().IsRegular() && info.Size() == load.Bytes {
-		hash, err := l.store.Hash(ctx, load.Path)
-		if err != nil {
-			return nil, fmt.Errorf("%w: hash %s: %w", shard.ErrModel, load.Path, err)
-		}
-		if hash == load.SHA256 {
-			return gguf.Open(load.Path)
-		}
-	}
-	if m, err := catalogue.Default().Find(load.Model); err == nil && m.SHA256 == load.SHA256 {
-		local, err := l.store.Resolve(ctx, m.Name, logProgress{l.log})
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", shard.ErrModel, err)
-		}
-		return gguf.Open(local.Path)
-	}
-	return nil, fmt.Errorf("%w: there is no file of %s with SHA-256 %s here: copy it to this machine and name it with --model", shard.ErrModel, load.Model, load.SHA256)
 }
 
 // logProgress reports what a store does to the log.

@@ -158,6 +158,15 @@ func (f *File) Tensor(name string) (*Tensor, bool) {
 // Tensors lists all tensors in file order. The slice is the file's own: it must not be changed.
 func (f *File) Tensors() []Tensor { return f.tensors }
 
+// Header is how many bytes come before the first tensor's data: those that must be there to parse the file.
+func (f *File) Header() int64 {
+	header := f.Size
+	for i := range f.tensors {
+		header = min(header, f.tensors[i].Offset)
+	}
+	return header
+}
+
 // Keys lists the metadata keys in file order.
 func (f *File) Keys() []string { return slices.Clone(f.keys) }
 

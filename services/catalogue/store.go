@@ -101,6 +101,9 @@ func New(config Config, catalogue Catalogue) (*Store, error) {
 	}, nil
 }
 
+// Dir is the cache folder.
+func (s *Store) Dir() string { return s.config.Dir }
+
 // Resolve finds the model that the user named, fetching it if need be: a name of the catalogue, the path of a file, or a
 // source. progress may be nil.
 func (s *Store) Resolve(ctx context.Context, text string, progress Progress) (Local, error) {

@@ -358,7 +358,7 @@ func loadToProto(l pass.Load) *daisyv1.Load {
 		Plan:  planToProto(l.Plan),
 		First: uint32(l.Layers.First), Last: uint32(l.Layers.Last),
 		Embedding: l.First, Head: l.Last,
-		Model: l.Model, Sha256: l.SHA256, Path: l.Path, Bytes: l.Bytes,
+		Model: l.Model, Sha256: l.SHA256, Path: l.Path, Bytes: l.Bytes, Root: l.Root,
 		Context: uint32(l.Context), Parallel: uint32(l.Parallel),
 		CacheType: cacheTypeToProto(l.CacheType),
 	}
@@ -373,7 +373,7 @@ func loadFromProto(l *daisyv1.Load) (pass.Load, error) {
 	if err != nil {
 		return pass.Load{}, err
 	}
-	if err := checkText("model", l.GetModel()+l.GetPath()+l.GetSha256(), maxPath); err != nil {
+	if err := checkText("model", l.GetModel()+l.GetPath()+l.GetSha256()+l.GetRoot(), maxPath); err != nil {
 		return pass.Load{}, err
 	}
 	if l.GetContext() > maxContext || l.GetParallel() > maxContext || l.GetBytes() < 0 {
@@ -385,7 +385,7 @@ func loadFromProto(l *daisyv1.Load) (pass.Load, error) {
 	}
 	return pass.Load{
 		Plan: plan, Layers: layers, First: l.GetEmbedding(), Last: l.GetHead(),
-		Model: l.GetModel(), SHA256: l.GetSha256(), Path: l.GetPath(), Bytes: l.GetBytes(),
+		Model: l.GetModel(), SHA256: l.GetSha256(), Path: l.GetPath(), Bytes: l.GetBytes(), Root: l.GetRoot(),
 		Context: int(l.GetContext()), Parallel: int(l.GetParallel()), CacheType: cache,
 	}, nil
 }

@@ -19,6 +19,9 @@ var errCorrupt = errors.New("a frame was damaged on its way")
 // errVersion: the other side speaks another version.
 var errVersion = errors.New("versions differ")
 
+// errNoFile: the shard has no file of the model, and does not know of what chunks it consists.
+var errNoFile = errors.New("the shard has no file of the model")
+
 // toStatus turns a domain error into gRPC's; the only place where that is done.
 func toStatus(err error) error {
 	code := codes.Internal
@@ -47,6 +50,8 @@ func failureOf(err error) *daisyv1.Failure {
 	switch {
 	case errors.Is(err, errVersion):
 		f.Kind = daisyv1.FailureKind_FAILURE_KIND_VERSION
+	case errors.Is(err, shard.ErrNoFile):
+		f.Kind = daisyv1.FailureKind_FAILURE_KIND_NO_FILE
 	case errors.Is(err, shard.ErrModel):
 		f.Kind = daisyv1.FailureKind_FAILURE_KIND_MODEL
 	case errors.Is(err, shard.ErrMemory):
@@ -63,6 +68,8 @@ func errorOf(f *daisyv1.Failure) error {
 		return fmt.Errorf("%w: %s", pipeline.ErrVersion, message)
 	case daisyv1.FailureKind_FAILURE_KIND_MODEL:
 		return fmt.Errorf("%w: %s", pipeline.ErrModel, message)
+	case daisyv1.FailureKind_FAILURE_KIND_NO_FILE:
+		return fmt.Errorf("%w: %s", errNoFile, message)
 	case daisyv1.FailureKind_FAILURE_KIND_MEMORY:
 		return fmt.Errorf("%w: %s", pipeline.ErrMemory, message)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,9 @@ type HopConfig struct {
 	Dial        []grpc.DialOption
 	Rows        *pass.RowPool
 
+	// Weights, if set, is what a shard that has no file of the model gets its block from.
+	Weights Origin
+
 	// Fault, if set, is called when the shard reports that passes were lost on their way from it to a peer.
 	Fault func(peer string, err error)
 }
@@ -67,6 +71,8 @@ type Hop struct {
 
 	requests chan *daisyv1.ControlRequest
 	client   daisyv1.ShardServiceClient // set before ready is closed
+
+	fileless atomic.Bool // the shard has no file of the model
 
 	mu      sync.Mutex
 	tag     uint64
@@ -260,8 +266,29 @@ func (h *Hop) call(ctx context.Context, r *daisyv1.ControlRequest, progress func
 
 func (h *Hop) dead() error { return fmt.Errorf("%w: %w", pipeline.ErrBroken, h.err) }
 
-// Load has the shard hold a block.
+// Load has the shard hold a block. One that has no file of the model is told of what chunks it consists, and given them.
 func (h *Hop) Load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
+	if !h.fileless.Load() {
+		err := h.load(ctx, load, progress)
+		if h.cfg.Weights == nil || !errors.Is(err, errNoFile) {
+			return err
+		}
+		h.fileless.Store(true)
+	}
+	root, err := h.cfg.Weights.Root(ctx)
+	if err != nil {
+		return err
+	}
+	load.Root = root
+	stop, err := h.supply(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return h.load(ctx, load, progress)
+}
+
+func (h *Hop) load(ctx context.Context, load pass.Load, progress func(pass.LoadProgress)) error {
 	_, err := h.call(ctx, &daisyv1.ControlRequest{Command: &daisyv1.ControlRequest_Load{Load: loadToProto(load)}}, func(p *daisyv1.LoadProgress) {
 		progress(pass.LoadProgress{Done: p.GetDone(), Total: p.GetTotal()})
 	})

@@ -51,10 +51,11 @@ func authorityOf(shard string) string { return url.PathEscape(shard) }
 // Caller says who is at the other end of a connection that is protected: a role, and a name for errors.
 type Caller func(tls.ConnectionState) (role plan.Role, name string, err error)
 
-// coordinatorOnly are the methods with which a shard is told what to do. Forward is called by shards as well.
+// coordinatorOnly are the methods with which a shard is told what to do. Forward and Weights are called by shards as well.
 func coordinatorOnly(method string) bool {
 	switch method {
-	case daisyv1.ShardService_Forward_FullMethodName, daisyv1.ShardService_Describe_FullMethodName:
+	case daisyv1.ShardService_Forward_FullMethodName, daisyv1.ShardService_Describe_FullMethodName,
+		daisyv1.ShardService_Weights_FullMethodName:
 		return false
 	}
 	return true // whatever is new, until it says otherwise

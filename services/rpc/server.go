@@ -38,6 +38,11 @@ type ServerConfig struct {
 	Options     []grpc.ServerOption // beside those that the protocol needs
 	Log         *slog.Logger
 
+	// Weights, if set, gives chunks of model files to other shards; Offered is told of coordinators that give them, until it
+	// calls what it returns.
+	Weights pass.Weights
+	Offered func(coordinator string, from pass.Weights) (withdraw func())
+
 	// Loaded, if set, is called whenever the blocks held have changed.
 	Loaded func(blocks []shard.Held)
 }
@@ -45,9 +50,10 @@ type ServerConfig struct {
 // Server serves one shard.
 type Server struct {
 	daisyv1.UnimplementedShardServiceServer
-	cfg   ServerConfig
-	codec codec
-	unfit chan error // capacity 1: why this shard can be of no use
+	cfg     ServerConfig
+	codec   codec
+	unfit   chan error    // capacity 1: why this shard can be of no use
+	offered chan struct{} // capacity maxOffers: streams on which coordinators give chunks
 
 	mu     sync.Mutex
 	proven bool // a coordinator has loaded a block here: later misfits are the coordinator's trouble
@@ -55,7 +61,7 @@ type Server struct {
 
 // NewServer makes the server; it serves while Run runs.
 func NewServer(cfg ServerConfig) *Server {
-	return &Server{cfg: cfg, codec: newCodec(), unfit: make(chan error, 1)}
+	return &Server{cfg: cfg, codec: newCodec(), unfit: make(chan error, 1), offered: make(chan struct{}, maxOffers)}
 }
 
 // Run serves on the listener until ctx ends. It ends early, with an error that says what to do, if the first coordinator

@@ -89,6 +89,8 @@ const (
 	FailureKind_FAILURE_KIND_MODEL FailureKind = 2
 	// The block does not fit.
 	FailureKind_FAILURE_KIND_MEMORY FailureKind = 3
+	// The shard has no file of the model, and needs to know of what chunks it consists.
+	FailureKind_FAILURE_KIND_NO_FILE FailureKind = 4
 )
 
 // Enum value maps for FailureKind.
@@ -98,12 +100,14 @@ var (
 		1: "FAILURE_KIND_VERSION",
 		2: "FAILURE_KIND_MODEL",
 		3: "FAILURE_KIND_MEMORY",
+		4: "FAILURE_KIND_NO_FILE",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED": 0,
 		"FAILURE_KIND_VERSION":     1,
 		"FAILURE_KIND_MODEL":       2,
 		"FAILURE_KIND_MEMORY":      3,
+		"FAILURE_KIND_NO_FILE":     4,
 	}
 )
 
@@ -904,7 +908,10 @@ type Load struct {
 	// Sequences that may be cached at once.
 	Parallel uint32 `protobuf:"varint,11,opt,name=parallel,proto3" json:"parallel,omitempty"`
 	// Type of the cache.
-	CacheType     CacheType `protobuf:"varint,12,opt,name=cache_type,json=cacheType,proto3,enum=daisy.v1.CacheType" json:"cache_type,omitempty"`
+	CacheType CacheType `protobuf:"varint,12,opt,name=cache_type,json=cacheType,proto3,enum=daisy.v1.CacheType" json:"cache_type,omitempty"`
+	// SHA-256 of the list of chunk hashes of the file, hex. Empty until the shard has failed with FAILURE_KIND_NO_FILE; then
+	// the load is repeated with it, and with Supply streams beside it.
+	Root          string `protobuf:"bytes,13,opt,name=root,proto3" json:"root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1023,6 +1030,392 @@ func (x *Load) GetCacheType() CacheType {
 	return CacheType_CACHE_TYPE_UNSPECIFIED
 }
 
+func (x *Load) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+// WeightsRequest names a piece of a model file.
+type WeightsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the file, hex.
+	Sha256 string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Bytes of a chunk, but of the last.
+	ChunkBytes uint32 `protobuf:"varint,2,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
+	// Which piece.
+	//
+	// Types that are valid to be assigned to Piece:
+	//
+	//	*WeightsRequest_List
+	//	*WeightsRequest_Held
+	//	*WeightsRequest_Chunk
+	Piece         isWeightsRequest_Piece `protobuf_oneof:"piece"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeightsRequest) Reset() {
+	*x = WeightsRequest{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeightsRequest) ProtoMessage() {}
+
+func (x *WeightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeightsRequest.ProtoReflect.Descriptor instead.
+func (*WeightsRequest) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WeightsRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *WeightsRequest) GetChunkBytes() uint32 {
+	if x != nil {
+		return x.ChunkBytes
+	}
+	return 0
+}
+
+func (x *WeightsRequest) GetPiece() isWeightsRequest_Piece {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+func (x *WeightsRequest) GetList() *ListPage {
+	if x != nil {
+		if x, ok := x.Piece.(*WeightsRequest_List); ok {
+			return x.List
+		}
+	}
+	return nil
+}
+
+func (x *WeightsRequest) GetHeld() *HeldChunks {
+	if x != nil {
+		if x, ok := x.Piece.(*WeightsRequest_Held); ok {
+			return x.Held
+		}
+	}
+	return nil
+}
+
+func (x *WeightsRequest) GetChunk() uint32 {
+	if x != nil {
+		if x, ok := x.Piece.(*WeightsRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return 0
+}
+
+type isWeightsRequest_Piece interface {
+	isWeightsRequest_Piece()
+}
+
+type WeightsRequest_List struct {
+	// The list of chunk hashes, from this byte on.
+	List *ListPage `protobuf:"bytes,3,opt,name=list,proto3,oneof"`
+}
+
+type WeightsRequest_Held struct {
+	// A bit for each chunk that the giver has, the first in the lowest bit of the first byte.
+	Held *HeldChunks `protobuf:"bytes,4,opt,name=held,proto3,oneof"`
+}
+
+type WeightsRequest_Chunk struct {
+	// The chunk of this index.
+	Chunk uint32 `protobuf:"varint,5,opt,name=chunk,proto3,oneof"`
+}
+
+func (*WeightsRequest_List) isWeightsRequest_Piece() {}
+
+func (*WeightsRequest_Held) isWeightsRequest_Piece() {}
+
+func (*WeightsRequest_Chunk) isWeightsRequest_Piece() {}
+
+// ListPage is a part of a list of chunk hashes.
+type ListPage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the whole list, hex.
+	Root string `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	// First byte wanted.
+	Offset        uint32 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPage) Reset() {
+	*x = ListPage{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPage) ProtoMessage() {}
+
+func (x *ListPage) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPage.ProtoReflect.Descriptor instead.
+func (*ListPage) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListPage) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *ListPage) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// HeldChunks has no content.
+type HeldChunks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldChunks) Reset() {
+	*x = HeldChunks{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldChunks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldChunks) ProtoMessage() {}
+
+func (x *HeldChunks) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldChunks.ProtoReflect.Descriptor instead.
+func (*HeldChunks) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{9}
+}
+
+// WeightsResponse is a piece of a model file.
+type WeightsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why there is none, for people; empty where there is one.
+	Missing string `protobuf:"bytes,1,opt,name=missing,proto3" json:"missing,omitempty"`
+	// The giver does not have it; it may have others.
+	Absent bool `protobuf:"varint,2,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Bytes, at most a mebibyte. A page of a list that is shorter is the last.
+	Payload       []byte `protobuf:"bytes,15,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WeightsResponse) Reset() {
+	*x = WeightsResponse{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WeightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WeightsResponse) ProtoMessage() {}
+
+func (x *WeightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WeightsResponse.ProtoReflect.Descriptor instead.
+func (*WeightsResponse) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WeightsResponse) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
+func (x *WeightsResponse) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *WeightsResponse) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+// SupplyRequest is the coordinator's answer to a SupplyResponse.
+type SupplyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was asked for.
+	Answer *WeightsResponse `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Name of the coordinator, in the first message, which answers nothing.
+	Coordinator   string `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupplyRequest) Reset() {
+	*x = SupplyRequest{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupplyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupplyRequest) ProtoMessage() {}
+
+func (x *SupplyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupplyRequest.ProtoReflect.Descriptor instead.
+func (*SupplyRequest) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SupplyRequest) GetAnswer() *WeightsResponse {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *SupplyRequest) GetCoordinator() string {
+	if x != nil {
+		return x.Coordinator
+	}
+	return ""
+}
+
+// SupplyResponse is what the shard asks the coordinator for.
+type SupplyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is wanted.
+	Question      *WeightsRequest `protobuf:"bytes,1,opt,name=question,proto3" json:"question,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupplyResponse) Reset() {
+	*x = SupplyResponse{}
+	mi := &file_daisy_v1_shard_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupplyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupplyResponse) ProtoMessage() {}
+
+func (x *SupplyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daisy_v1_shard_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupplyResponse.ProtoReflect.Descriptor instead.
+func (*SupplyResponse) Descriptor() ([]byte, []int) {
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SupplyResponse) GetQuestion() *WeightsRequest {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
 // LoadProgress says how far a load has come.
 type LoadProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1036,7 +1429,7 @@ type LoadProgress struct {
 
 func (x *LoadProgress) Reset() {
 	*x = LoadProgress{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[7]
+	mi := &file_daisy_v1_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1441,7 @@ func (x *LoadProgress) String() string {
 func (*LoadProgress) ProtoMessage() {}
 
 func (x *LoadProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[7]
+	mi := &file_daisy_v1_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1454,7 @@ func (x *LoadProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadProgress.ProtoReflect.Descriptor instead.
 func (*LoadProgress) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{7}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LoadProgress) GetDone() int64 {
@@ -1089,7 +1482,7 @@ type Unload struct {
 
 func (x *Unload) Reset() {
 	*x = Unload{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[8]
+	mi := &file_daisy_v1_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1494,7 @@ func (x *Unload) String() string {
 func (*Unload) ProtoMessage() {}
 
 func (x *Unload) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[8]
+	mi := &file_daisy_v1_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1507,7 @@ func (x *Unload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unload.ProtoReflect.Descriptor instead.
 func (*Unload) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{8}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Unload) GetPlan() *PlanID {
@@ -1147,7 +1540,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[9]
+	mi := &file_daisy_v1_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1552,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[9]
+	mi := &file_daisy_v1_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1565,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{9}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Begin) GetSequence() uint64 {
@@ -1237,7 +1630,7 @@ type Begun struct {
 
 func (x *Begun) Reset() {
 	*x = Begun{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[10]
+	mi := &file_daisy_v1_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1642,7 @@ func (x *Begun) String() string {
 func (*Begun) ProtoMessage() {}
 
 func (x *Begun) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[10]
+	mi := &file_daisy_v1_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1655,7 @@ func (x *Begun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begun.ProtoReflect.Descriptor instead.
 func (*Begun) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{10}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Begun) GetCached() []*Span {
@@ -1302,7 +1695,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[11]
+	mi := &file_daisy_v1_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1707,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[11]
+	mi := &file_daisy_v1_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1720,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{11}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Copy) GetSequence() uint64 {
@@ -1392,7 +1785,7 @@ type Copied struct {
 
 func (x *Copied) Reset() {
 	*x = Copied{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[12]
+	mi := &file_daisy_v1_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1797,7 @@ func (x *Copied) String() string {
 func (*Copied) ProtoMessage() {}
 
 func (x *Copied) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[12]
+	mi := &file_daisy_v1_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1810,7 @@ func (x *Copied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copied.ProtoReflect.Descriptor instead.
 func (*Copied) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{12}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Copied) GetHolds() *Begun {
@@ -1461,7 +1854,7 @@ type PagesRequest struct {
 
 func (x *PagesRequest) Reset() {
 	*x = PagesRequest{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[13]
+	mi := &file_daisy_v1_shard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1866,7 @@ func (x *PagesRequest) String() string {
 func (*PagesRequest) ProtoMessage() {}
 
 func (x *PagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[13]
+	mi := &file_daisy_v1_shard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1879,7 @@ func (x *PagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesRequest.ProtoReflect.Descriptor instead.
 func (*PagesRequest) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{13}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PagesRequest) GetCoordinator() string {
@@ -1567,7 +1960,7 @@ type PagesResponse struct {
 
 func (x *PagesResponse) Reset() {
 	*x = PagesResponse{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[14]
+	mi := &file_daisy_v1_shard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1972,7 @@ func (x *PagesResponse) String() string {
 func (*PagesResponse) ProtoMessage() {}
 
 func (x *PagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[14]
+	mi := &file_daisy_v1_shard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1985,7 @@ func (x *PagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesResponse.ProtoReflect.Descriptor instead.
 func (*PagesResponse) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{14}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PagesResponse) GetHeader() *PieceHeader {
@@ -1636,7 +2029,7 @@ type PieceHeader struct {
 
 func (x *PieceHeader) Reset() {
 	*x = PieceHeader{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[15]
+	mi := &file_daisy_v1_shard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +2041,7 @@ func (x *PieceHeader) String() string {
 func (*PieceHeader) ProtoMessage() {}
 
 func (x *PieceHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[15]
+	mi := &file_daisy_v1_shard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +2054,7 @@ func (x *PieceHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PieceHeader.ProtoReflect.Descriptor instead.
 func (*PieceHeader) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{15}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PieceHeader) GetLayer() uint32 {
@@ -1714,7 +2107,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[16]
+	mi := &file_daisy_v1_shard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +2119,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[16]
+	mi := &file_daisy_v1_shard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +2132,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{16}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Span) GetFirst() uint32 {
@@ -1776,7 +2169,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[17]
+	mi := &file_daisy_v1_shard_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2181,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[17]
+	mi := &file_daisy_v1_shard_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2194,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{17}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Log) GetBefore() uint32 {
@@ -1849,7 +2242,7 @@ type Sampling struct {
 
 func (x *Sampling) Reset() {
 	*x = Sampling{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[18]
+	mi := &file_daisy_v1_shard_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2254,7 @@ func (x *Sampling) String() string {
 func (*Sampling) ProtoMessage() {}
 
 func (x *Sampling) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[18]
+	mi := &file_daisy_v1_shard_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2267,7 @@ func (x *Sampling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
 func (*Sampling) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{18}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Sampling) GetTemperature() float32 {
@@ -1965,7 +2358,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[19]
+	mi := &file_daisy_v1_shard_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2370,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[19]
+	mi := &file_daisy_v1_shard_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2383,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{19}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Release) GetSequence() uint64 {
@@ -2009,7 +2402,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[20]
+	mi := &file_daisy_v1_shard_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2414,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[20]
+	mi := &file_daisy_v1_shard_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2427,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{20}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{26}
 }
 
 // Progress answers a probe.
@@ -2050,7 +2443,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[21]
+	mi := &file_daisy_v1_shard_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2455,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[21]
+	mi := &file_daisy_v1_shard_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2468,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{21}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Progress) GetSteps() uint64 {
@@ -2101,7 +2494,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[22]
+	mi := &file_daisy_v1_shard_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2506,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[22]
+	mi := &file_daisy_v1_shard_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2519,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{22}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{28}
 }
 
 // Failure: the command failed.
@@ -2142,7 +2535,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[23]
+	mi := &file_daisy_v1_shard_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2547,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[23]
+	mi := &file_daisy_v1_shard_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2560,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{23}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Failure) GetMessage() string {
@@ -2197,7 +2590,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[24]
+	mi := &file_daisy_v1_shard_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2602,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[24]
+	mi := &file_daisy_v1_shard_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2615,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{24}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Credit) GetPasses() uint32 {
@@ -2252,7 +2645,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[25]
+	mi := &file_daisy_v1_shard_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2657,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[25]
+	mi := &file_daisy_v1_shard_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2670,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{25}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Fault) GetPeer() string {
@@ -2350,7 +2743,7 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x05begun\x18\t \x01(\v2\x0f.daisy.v1.BegunH\x00R\x05begun\x12*\n" +
 	"\x06copied\x18\n" +
 	" \x01(\v2\x10.daisy.v1.CopiedH\x00R\x06copiedB\a\n" +
-	"\x05event\"\xca\x02\n" +
+	"\x05event\"\xde\x02\n" +
 	"\x04Load\x12$\n" +
 	"\x04plan\x18\x01 \x01(\v2\x10.daisy.v1.PlanIDR\x04plan\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
@@ -2365,7 +2758,30 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	" \x01(\rR\acontext\x12\x1a\n" +
 	"\bparallel\x18\v \x01(\rR\bparallel\x122\n" +
 	"\n" +
-	"cache_type\x18\f \x01(\x0e2\x13.daisy.v1.CacheTypeR\tcacheType\"8\n" +
+	"cache_type\x18\f \x01(\x0e2\x13.daisy.v1.CacheTypeR\tcacheType\x12\x12\n" +
+	"\x04root\x18\r \x01(\tR\x04root\"\xc0\x01\n" +
+	"\x0eWeightsRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x1f\n" +
+	"\vchunk_bytes\x18\x02 \x01(\rR\n" +
+	"chunkBytes\x12(\n" +
+	"\x04list\x18\x03 \x01(\v2\x12.daisy.v1.ListPageH\x00R\x04list\x12*\n" +
+	"\x04held\x18\x04 \x01(\v2\x14.daisy.v1.HeldChunksH\x00R\x04held\x12\x16\n" +
+	"\x05chunk\x18\x05 \x01(\rH\x00R\x05chunkB\a\n" +
+	"\x05piece\"6\n" +
+	"\bListPage\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\rR\x06offset\"\f\n" +
+	"\n" +
+	"HeldChunks\"]\n" +
+	"\x0fWeightsResponse\x12\x18\n" +
+	"\amissing\x18\x01 \x01(\tR\amissing\x12\x16\n" +
+	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
+	"\apayload\x18\x0f \x01(\fR\apayload\"d\n" +
+	"\rSupplyRequest\x121\n" +
+	"\x06answer\x18\x01 \x01(\v2\x19.daisy.v1.WeightsResponseR\x06answer\x12 \n" +
+	"\vcoordinator\x18\x02 \x01(\tR\vcoordinator\"F\n" +
+	"\x0eSupplyResponse\x124\n" +
+	"\bquestion\x18\x01 \x01(\v2\x18.daisy.v1.WeightsRequestR\bquestion\"8\n" +
 	"\fLoadProgress\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\".\n" +
@@ -2455,18 +2871,21 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\tCacheType\x12\x1a\n" +
 	"\x16CACHE_TYPE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCACHE_TYPE_F16\x10\x01\x12\x12\n" +
-	"\x0eCACHE_TYPE_F32\x10\x02*v\n" +
+	"\x0eCACHE_TYPE_F32\x10\x02*\x90\x01\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FAILURE_KIND_VERSION\x10\x01\x12\x16\n" +
 	"\x12FAILURE_KIND_MODEL\x10\x02\x12\x17\n" +
-	"\x13FAILURE_KIND_MEMORY\x10\x032\xd5\x02\n" +
+	"\x13FAILURE_KIND_MEMORY\x10\x03\x12\x18\n" +
+	"\x14FAILURE_KIND_NO_FILE\x10\x042\xd6\x03\n" +
 	"\fShardService\x12A\n" +
 	"\bDescribe\x12\x19.daisy.v1.DescribeRequest\x1a\x1a.daisy.v1.DescribeResponse\x12B\n" +
 	"\aControl\x12\x18.daisy.v1.ControlRequest\x1a\x19.daisy.v1.ControlResponse(\x010\x01\x12@\n" +
 	"\aForward\x12\x18.daisy.v1.ForwardRequest\x1a\x19.daisy.v1.ForwardResponse(\x01\x12@\n" +
 	"\aResults\x12\x18.daisy.v1.ResultsRequest\x1a\x19.daisy.v1.ResultsResponse0\x01\x12:\n" +
-	"\x05Pages\x12\x16.daisy.v1.PagesRequest\x1a\x17.daisy.v1.PagesResponse0\x01B3Z1github.com/daisy-llm/daisy/proto/daisy/v1;daisyv1b\x06proto3"
+	"\x05Pages\x12\x16.daisy.v1.PagesRequest\x1a\x17.daisy.v1.PagesResponse0\x01\x12>\n" +
+	"\aWeights\x12\x18.daisy.v1.WeightsRequest\x1a\x19.daisy.v1.WeightsResponse\x12?\n" +
+	"\x06Supply\x12\x17.daisy.v1.SupplyRequest\x1a\x18.daisy.v1.SupplyResponse(\x010\x01B3Z1github.com/daisy-llm/daisy/proto/daisy/v1;daisyv1b\x06proto3"
 
 var (
 	file_daisy_v1_shard_proto_rawDescOnce sync.Once
@@ -2481,7 +2900,7 @@ func file_daisy_v1_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_daisy_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daisy_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_daisy_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_daisy_v1_shard_proto_goTypes = []any{
 	(CacheType)(0),           // 0: daisy.v1.CacheType
 	(FailureKind)(0),         // 1: daisy.v1.FailureKind
@@ -2492,78 +2911,92 @@ var file_daisy_v1_shard_proto_goTypes = []any{
 	(*ControlRequest)(nil),   // 6: daisy.v1.ControlRequest
 	(*ControlResponse)(nil),  // 7: daisy.v1.ControlResponse
 	(*Load)(nil),             // 8: daisy.v1.Load
-	(*LoadProgress)(nil),     // 9: daisy.v1.LoadProgress
-	(*Unload)(nil),           // 10: daisy.v1.Unload
-	(*Begin)(nil),            // 11: daisy.v1.Begin
-	(*Begun)(nil),            // 12: daisy.v1.Begun
-	(*Copy)(nil),             // 13: daisy.v1.Copy
-	(*Copied)(nil),           // 14: daisy.v1.Copied
-	(*PagesRequest)(nil),     // 15: daisy.v1.PagesRequest
-	(*PagesResponse)(nil),    // 16: daisy.v1.PagesResponse
-	(*PieceHeader)(nil),      // 17: daisy.v1.PieceHeader
-	(*Span)(nil),             // 18: daisy.v1.Span
-	(*Log)(nil),              // 19: daisy.v1.Log
-	(*Sampling)(nil),         // 20: daisy.v1.Sampling
-	(*Release)(nil),          // 21: daisy.v1.Release
-	(*Probe)(nil),            // 22: daisy.v1.Probe
-	(*Progress)(nil),         // 23: daisy.v1.Progress
-	(*Done)(nil),             // 24: daisy.v1.Done
-	(*Failure)(nil),          // 25: daisy.v1.Failure
-	(*Credit)(nil),           // 26: daisy.v1.Credit
-	(*Fault)(nil),            // 27: daisy.v1.Fault
-	(*PlanID)(nil),           // 28: daisy.v1.PlanID
-	(*ForwardRequest)(nil),   // 29: daisy.v1.ForwardRequest
-	(*ResultsRequest)(nil),   // 30: daisy.v1.ResultsRequest
-	(*ForwardResponse)(nil),  // 31: daisy.v1.ForwardResponse
-	(*ResultsResponse)(nil),  // 32: daisy.v1.ResultsResponse
+	(*WeightsRequest)(nil),   // 9: daisy.v1.WeightsRequest
+	(*ListPage)(nil),         // 10: daisy.v1.ListPage
+	(*HeldChunks)(nil),       // 11: daisy.v1.HeldChunks
+	(*WeightsResponse)(nil),  // 12: daisy.v1.WeightsResponse
+	(*SupplyRequest)(nil),    // 13: daisy.v1.SupplyRequest
+	(*SupplyResponse)(nil),   // 14: daisy.v1.SupplyResponse
+	(*LoadProgress)(nil),     // 15: daisy.v1.LoadProgress
+	(*Unload)(nil),           // 16: daisy.v1.Unload
+	(*Begin)(nil),            // 17: daisy.v1.Begin
+	(*Begun)(nil),            // 18: daisy.v1.Begun
+	(*Copy)(nil),             // 19: daisy.v1.Copy
+	(*Copied)(nil),           // 20: daisy.v1.Copied
+	(*PagesRequest)(nil),     // 21: daisy.v1.PagesRequest
+	(*PagesResponse)(nil),    // 22: daisy.v1.PagesResponse
+	(*PieceHeader)(nil),      // 23: daisy.v1.PieceHeader
+	(*Span)(nil),             // 24: daisy.v1.Span
+	(*Log)(nil),              // 25: daisy.v1.Log
+	(*Sampling)(nil),         // 26: daisy.v1.Sampling
+	(*Release)(nil),          // 27: daisy.v1.Release
+	(*Probe)(nil),            // 28: daisy.v1.Probe
+	(*Progress)(nil),         // 29: daisy.v1.Progress
+	(*Done)(nil),             // 30: daisy.v1.Done
+	(*Failure)(nil),          // 31: daisy.v1.Failure
+	(*Credit)(nil),           // 32: daisy.v1.Credit
+	(*Fault)(nil),            // 33: daisy.v1.Fault
+	(*PlanID)(nil),           // 34: daisy.v1.PlanID
+	(*ForwardRequest)(nil),   // 35: daisy.v1.ForwardRequest
+	(*ResultsRequest)(nil),   // 36: daisy.v1.ResultsRequest
+	(*ForwardResponse)(nil),  // 37: daisy.v1.ForwardResponse
+	(*ResultsResponse)(nil),  // 38: daisy.v1.ResultsResponse
 }
 var file_daisy_v1_shard_proto_depIdxs = []int32{
 	4,  // 0: daisy.v1.DescribeResponse.blocks:type_name -> daisy.v1.LoadedBlock
-	28, // 1: daisy.v1.LoadedBlock.plan:type_name -> daisy.v1.PlanID
+	34, // 1: daisy.v1.LoadedBlock.plan:type_name -> daisy.v1.PlanID
 	5,  // 2: daisy.v1.ControlRequest.hello:type_name -> daisy.v1.Hello
 	8,  // 3: daisy.v1.ControlRequest.load:type_name -> daisy.v1.Load
-	11, // 4: daisy.v1.ControlRequest.begin:type_name -> daisy.v1.Begin
-	21, // 5: daisy.v1.ControlRequest.release:type_name -> daisy.v1.Release
-	22, // 6: daisy.v1.ControlRequest.probe:type_name -> daisy.v1.Probe
-	10, // 7: daisy.v1.ControlRequest.unload:type_name -> daisy.v1.Unload
-	13, // 8: daisy.v1.ControlRequest.copy:type_name -> daisy.v1.Copy
+	17, // 4: daisy.v1.ControlRequest.begin:type_name -> daisy.v1.Begin
+	27, // 5: daisy.v1.ControlRequest.release:type_name -> daisy.v1.Release
+	28, // 6: daisy.v1.ControlRequest.probe:type_name -> daisy.v1.Probe
+	16, // 7: daisy.v1.ControlRequest.unload:type_name -> daisy.v1.Unload
+	19, // 8: daisy.v1.ControlRequest.copy:type_name -> daisy.v1.Copy
 	5,  // 9: daisy.v1.ControlResponse.hello:type_name -> daisy.v1.Hello
-	24, // 10: daisy.v1.ControlResponse.done:type_name -> daisy.v1.Done
-	25, // 11: daisy.v1.ControlResponse.failure:type_name -> daisy.v1.Failure
-	9,  // 12: daisy.v1.ControlResponse.progress:type_name -> daisy.v1.LoadProgress
-	26, // 13: daisy.v1.ControlResponse.credit:type_name -> daisy.v1.Credit
-	27, // 14: daisy.v1.ControlResponse.fault:type_name -> daisy.v1.Fault
-	23, // 15: daisy.v1.ControlResponse.probe:type_name -> daisy.v1.Progress
-	12, // 16: daisy.v1.ControlResponse.begun:type_name -> daisy.v1.Begun
-	14, // 17: daisy.v1.ControlResponse.copied:type_name -> daisy.v1.Copied
-	28, // 18: daisy.v1.Load.plan:type_name -> daisy.v1.PlanID
+	30, // 10: daisy.v1.ControlResponse.done:type_name -> daisy.v1.Done
+	31, // 11: daisy.v1.ControlResponse.failure:type_name -> daisy.v1.Failure
+	15, // 12: daisy.v1.ControlResponse.progress:type_name -> daisy.v1.LoadProgress
+	32, // 13: daisy.v1.ControlResponse.credit:type_name -> daisy.v1.Credit
+	33, // 14: daisy.v1.ControlResponse.fault:type_name -> daisy.v1.Fault
+	29, // 15: daisy.v1.ControlResponse.probe:type_name -> daisy.v1.Progress
+	18, // 16: daisy.v1.ControlResponse.begun:type_name -> daisy.v1.Begun
+	20, // 17: daisy.v1.ControlResponse.copied:type_name -> daisy.v1.Copied
+	34, // 18: daisy.v1.Load.plan:type_name -> daisy.v1.PlanID
 	0,  // 19: daisy.v1.Load.cache_type:type_name -> daisy.v1.CacheType
-	28, // 20: daisy.v1.Unload.plan:type_name -> daisy.v1.PlanID
-	28, // 21: daisy.v1.Begin.plan:type_name -> daisy.v1.PlanID
-	20, // 22: daisy.v1.Begin.sampling:type_name -> daisy.v1.Sampling
-	18, // 23: daisy.v1.Begun.cached:type_name -> daisy.v1.Span
-	19, // 24: daisy.v1.Begun.logs:type_name -> daisy.v1.Log
-	12, // 25: daisy.v1.Copied.holds:type_name -> daisy.v1.Begun
-	0,  // 26: daisy.v1.PagesRequest.cache_type:type_name -> daisy.v1.CacheType
-	18, // 27: daisy.v1.PagesRequest.lacking:type_name -> daisy.v1.Span
-	19, // 28: daisy.v1.PagesRequest.log:type_name -> daisy.v1.Log
-	17, // 29: daisy.v1.PagesResponse.header:type_name -> daisy.v1.PieceHeader
-	1,  // 30: daisy.v1.Failure.kind:type_name -> daisy.v1.FailureKind
-	2,  // 31: daisy.v1.ShardService.Describe:input_type -> daisy.v1.DescribeRequest
-	6,  // 32: daisy.v1.ShardService.Control:input_type -> daisy.v1.ControlRequest
-	29, // 33: daisy.v1.ShardService.Forward:input_type -> daisy.v1.ForwardRequest
-	30, // 34: daisy.v1.ShardService.Results:input_type -> daisy.v1.ResultsRequest
-	15, // 35: daisy.v1.ShardService.Pages:input_type -> daisy.v1.PagesRequest
-	3,  // 36: daisy.v1.ShardService.Describe:output_type -> daisy.v1.DescribeResponse
-	7,  // 37: daisy.v1.ShardService.Control:output_type -> daisy.v1.ControlResponse
-	31, // 38: daisy.v1.ShardService.Forward:output_type -> daisy.v1.ForwardResponse
-	32, // 39: daisy.v1.ShardService.Results:output_type -> daisy.v1.ResultsResponse
-	16, // 40: daisy.v1.ShardService.Pages:output_type -> daisy.v1.PagesResponse
-	36, // [36:41] is the sub-list for method output_type
-	31, // [31:36] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	10, // 20: daisy.v1.WeightsRequest.list:type_name -> daisy.v1.ListPage
+	11, // 21: daisy.v1.WeightsRequest.held:type_name -> daisy.v1.HeldChunks
+	12, // 22: daisy.v1.SupplyRequest.answer:type_name -> daisy.v1.WeightsResponse
+	9,  // 23: daisy.v1.SupplyResponse.question:type_name -> daisy.v1.WeightsRequest
+	34, // 24: daisy.v1.Unload.plan:type_name -> daisy.v1.PlanID
+	34, // 25: daisy.v1.Begin.plan:type_name -> daisy.v1.PlanID
+	26, // 26: daisy.v1.Begin.sampling:type_name -> daisy.v1.Sampling
+	24, // 27: daisy.v1.Begun.cached:type_name -> daisy.v1.Span
+	25, // 28: daisy.v1.Begun.logs:type_name -> daisy.v1.Log
+	18, // 29: daisy.v1.Copied.holds:type_name -> daisy.v1.Begun
+	0,  // 30: daisy.v1.PagesRequest.cache_type:type_name -> daisy.v1.CacheType
+	24, // 31: daisy.v1.PagesRequest.lacking:type_name -> daisy.v1.Span
+	25, // 32: daisy.v1.PagesRequest.log:type_name -> daisy.v1.Log
+	23, // 33: daisy.v1.PagesResponse.header:type_name -> daisy.v1.PieceHeader
+	1,  // 34: daisy.v1.Failure.kind:type_name -> daisy.v1.FailureKind
+	2,  // 35: daisy.v1.ShardService.Describe:input_type -> daisy.v1.DescribeRequest
+	6,  // 36: daisy.v1.ShardService.Control:input_type -> daisy.v1.ControlRequest
+	35, // 37: daisy.v1.ShardService.Forward:input_type -> daisy.v1.ForwardRequest
+	36, // 38: daisy.v1.ShardService.Results:input_type -> daisy.v1.ResultsRequest
+	21, // 39: daisy.v1.ShardService.Pages:input_type -> daisy.v1.PagesRequest
+	9,  // 40: daisy.v1.ShardService.Weights:input_type -> daisy.v1.WeightsRequest
+	13, // 41: daisy.v1.ShardService.Supply:input_type -> daisy.v1.SupplyRequest
+	3,  // 42: daisy.v1.ShardService.Describe:output_type -> daisy.v1.DescribeResponse
+	7,  // 43: daisy.v1.ShardService.Control:output_type -> daisy.v1.ControlResponse
+	37, // 44: daisy.v1.ShardService.Forward:output_type -> daisy.v1.ForwardResponse
+	38, // 45: daisy.v1.ShardService.Results:output_type -> daisy.v1.ResultsResponse
+	22, // 46: daisy.v1.ShardService.Pages:output_type -> daisy.v1.PagesResponse
+	12, // 47: daisy.v1.ShardService.Weights:output_type -> daisy.v1.WeightsResponse
+	14, // 48: daisy.v1.ShardService.Supply:output_type -> daisy.v1.SupplyResponse
+	42, // [42:49] is the sub-list for method output_type
+	35, // [35:42] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_daisy_v1_shard_proto_init() }
@@ -2592,13 +3025,18 @@ func file_daisy_v1_shard_proto_init() {
 		(*ControlResponse_Begun)(nil),
 		(*ControlResponse_Copied)(nil),
 	}
+	file_daisy_v1_shard_proto_msgTypes[7].OneofWrappers = []any{
+		(*WeightsRequest_List)(nil),
+		(*WeightsRequest_Held)(nil),
+		(*WeightsRequest_Chunk)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daisy_v1_shard_proto_rawDesc), len(file_daisy_v1_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	ShardService_Forward_FullMethodName  = "/daisy.v1.ShardService/Forward"
 	ShardService_Results_FullMethodName  = "/daisy.v1.ShardService/Results"
 	ShardService_Pages_FullMethodName    = "/daisy.v1.ShardService/Pages"
+	ShardService_Weights_FullMethodName  = "/daisy.v1.ShardService/Weights"
+	ShardService_Supply_FullMethodName   = "/daisy.v1.ShardService/Supply"
 )
 
 // ShardServiceClient is the client API for ShardService service.
@@ -47,6 +49,11 @@ type ShardServiceClient interface {
 	Results(ctx context.Context, in *ResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultsResponse], error)
 	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
 	Pages(ctx context.Context, in *PagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PagesResponse], error)
+	// Weights gives a piece of a model file to a shard that loads a block and has no such file.
+	Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error)
+	// Supply is Weights the other way round: the coordinator opens it while it has the shard load a block, and answers, one
+	// by one, what the shard asks for.
+	Supply(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SupplyRequest, SupplyResponse], error)
 }
 
 type shardServiceClient struct {
@@ -131,6 +138,29 @@ func (c *shardServiceClient) Pages(ctx context.Context, in *PagesRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_PagesClient = grpc.ServerStreamingClient[PagesResponse]
 
+func (c *shardServiceClient) Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WeightsResponse)
+	err := c.cc.Invoke(ctx, ShardService_Weights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *shardServiceClient) Supply(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SupplyRequest, SupplyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[4], ShardService_Supply_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SupplyRequest, SupplyResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_SupplyClient = grpc.BidiStreamingClient[SupplyRequest, SupplyResponse]
+
 // ShardServiceServer is the server API for ShardService service.
 // All implementations must embed UnimplementedShardServiceServer
 // for forward compatibility.
@@ -149,6 +179,11 @@ type ShardServiceServer interface {
 	Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error
 	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
 	Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error
+	// Weights gives a piece of a model file to a shard that loads a block and has no such file.
+	Weights(context.Context, *WeightsRequest) (*WeightsResponse, error)
+	// Supply is Weights the other way round: the coordinator opens it while it has the shard load a block, and answers, one
+	// by one, what the shard asks for.
+	Supply(grpc.BidiStreamingServer[SupplyRequest, SupplyResponse]) error
 	mustEmbedUnimplementedShardServiceServer()
 }
 
@@ -173,6 +208,12 @@ func (UnimplementedShardServiceServer) Results(*ResultsRequest, grpc.ServerStrea
 }
 func (UnimplementedShardServiceServer) Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pages not implemented")
+}
+func (UnimplementedShardServiceServer) Weights(context.Context, *WeightsRequest) (*WeightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Weights not implemented")
+}
+func (UnimplementedShardServiceServer) Supply(grpc.BidiStreamingServer[SupplyRequest, SupplyResponse]) error {
+	return status.Error(codes.Unimplemented, "method Supply not implemented")
 }
 func (UnimplementedShardServiceServer) mustEmbedUnimplementedShardServiceServer() {}
 func (UnimplementedShardServiceServer) testEmbeddedByValue()                      {}
@@ -249,6 +290,31 @@ func _ShardService_Pages_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_PagesServer = grpc.ServerStreamingServer[PagesResponse]
 
+func _ShardService_Weights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WeightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShardServiceServer).Weights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ShardService_Weights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShardServiceServer).Weights(ctx, req.(*WeightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ShardService_Supply_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ShardServiceServer).Supply(&grpc.GenericServerStream[SupplyRequest, SupplyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ShardService_SupplyServer = grpc.BidiStreamingServer[SupplyRequest, SupplyResponse]
+
 // ShardService_ServiceDesc is the grpc.ServiceDesc for ShardService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -259,6 +325,10 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Describe",
 			Handler:    _ShardService_Describe_Handler,
+		},
+		{
+			MethodName: "Weights",
+			Handler:    _ShardService_Weights_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -282,6 +352,12 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Pages",
 			Handler:       _ShardService_Pages_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Supply",
+			Handler:       _ShardService_Supply_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "daisy/v1/shard.proto",
