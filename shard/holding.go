@@ -133,7 +133,7 @@ func (s *Shard) open(ctx context.Context, load pass.Load) (_ *holding, err error
 	if t.pool, err = kvcache.NewPool(kvcache.Config{Type: load.CacheType, KVHeads: t.cfg.KVHeads, HeadDim: t.cfg.HeadDim}); err != nil {
 		return nil, err
 	}
-	t.logs, err = kvcache.NewLogPool(t.cfg.Hidden, 0)
+	t.logs, err = t.pool.NewLogPool(t.cfg.Hidden, 0)
 	return t, err
 }
 
@@ -166,6 +166,7 @@ func (t *holding) count(load pass.Load, n int) {
 	for l := load.Layers.First; l < load.Layers.Last; l++ {
 		if t.layers[l] += n; t.layers[l] == 0 {
 			delete(t.layers, l)
+			t.pool.Forget(int(l))
 		}
 	}
 	if load.Last {

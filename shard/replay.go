@@ -2,6 +2,7 @@ package shard
 
 import (
 	"github.com/daisy-llm/daisy/model"
+	"github.com/daisy-llm/daisy/model/kvcache"
 	"github.com/daisy-llm/daisy/pass"
 )
 
@@ -64,6 +65,16 @@ func (h *held) log(p *pass.Pass, d duty) {
 		}
 		if l.Write(int(e.First), rows) != nil {
 			l.Free()
+		}
+	}
+}
+
+// keep lets others find the pages that a pass has filled.
+func (h *held) keep() {
+	for i, q := range h.running {
+		e := &h.entries[i]
+		if (int(e.First)+e.Count)/kvcache.PagePositions > int(e.First)/kvcache.PagePositions {
+			q.cache.Keep(q.tokens)
 		}
 	}
 }

@@ -123,17 +123,8 @@ func (s *Shard) admit(h *held, p *pass.Pass, d duty) {
 // advance notes an entry that is no replay: its epoch's next.
 func (q *sequence) advance(h *held, e *pass.Entry) {
 	q.turn++
-	if h.load.Last {
-		q.tokens = append(q.tokens[:e.First], e.Tokens...)
-	}
-	if len(q.logs) > 1 { // what had to be replayed has been
-		q.logs = slices.DeleteFunc(q.logs, func(l *entryLog) bool {
-			if l.before != h.load.Layers.Last {
-				l.Free()
-			}
-			return l.before != h.load.Layers.Last
-		})
-	}
+	q.tokens = append(q.tokens[:e.First], e.Tokens...)
+	q.cache.CloseLogs(int(h.load.Layers.Last)) // what had to be replayed has been
 }
 
 // check says whether an entry may run.
@@ -154,8 +145,10 @@ func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry, d duty) (*sequence, 
 		return nil, pass.ReasonBadRequest, fmt.Errorf("%d tokens for %d positions", len(e.Tokens), e.Count)
 	case int(e.First) > q.cache.LenIn(d.from, d.to):
 		return nil, pass.ReasonGap, fmt.Errorf("position %d, %d are cached", e.First, q.cache.LenIn(d.from, d.to))
-	case p.Replay.Len() == 0 && h.load.Last && int(e.First) > len(q.tokens):
+	case p.Replay.Len() == 0 && int(e.First) > len(q.tokens):
 		return nil, pass.ReasonGap, fmt.Errorf("position %d, the tokens of %d are known", e.First, len(q.tokens))
+	case p.Replay.Len() > 0 && !q.knows(e):
+		return nil, pass.ReasonBadRequest, fmt.Errorf("a replay of other tokens than the epoch began with, at positions from %d", e.First)
 	case d.reads && !q.logged(p.Replay.First, int(e.First)+e.Count):
 		return nil, pass.ReasonGap, fmt.Errorf("no log of %d positions that enter layer %d", int(e.First)+e.Count, p.Replay.First)
 	}
@@ -165,6 +158,11 @@ func (s *Shard) check(h *held, p *pass.Pass, e *pass.Entry, d duty) (*sequence, 
 		}
 	}
 	return q, 0, nil
+}
+
+// knows says whether an entry's tokens are those that the sequence has there.
+func (q *sequence) knows(e *pass.Entry) bool {
+	return int(e.First)+e.Count <= len(q.tokens) && slices.Equal(q.tokens[e.First:int(e.First)+e.Count], e.Tokens)
 }
 
 // compute runs the pass's layers over the admitted entries' rows, in place, and logs what leaves the block.
@@ -179,6 +177,7 @@ func (s *Shard) compute(h *held, p *pass.Pass, d duty) error {
 			return err
 		}
 		h.log(p, d)
+		h.keep()
 	}
 	s.steps.Add(uint64(d.part.Len()) + 1)
 	return nil

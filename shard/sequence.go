@@ -3,7 +3,6 @@ package shard
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/daisy-llm/daisy/model"
 	"github.com/daisy-llm/daisy/model/kvcache"
@@ -24,32 +23,18 @@ type sequence struct {
 	plan   pass.PlanID
 	turn   uint32 // of the next entry
 	cache  *kvcache.Sequence
-	logs   []*entryLog // by the layer that the rows enter; one, but for a while after the plan has changed
-	tokens []token.ID  // of the cached positions; on the last stage only
-	prompt int         // how many of tokens the client gave
+	tokens []token.ID // of the cached positions, and perhaps of some beyond
+	prompt int        // how many of tokens the client gave
 	params sample.Params
 	inPass uint64 // number of the pass that it was last part of, to find it twice in one
 }
 
-// entryLog is the log of the rows that enter a layer.
-type entryLog struct {
-	before model.LayerIndex
-	*kvcache.Log
-}
-
 // log finds the log of the rows that enter a layer, nil if there is none.
-func (q *sequence) log(before model.LayerIndex) *entryLog {
-	for _, l := range q.logs {
-		if l.before == before {
-			return l
-		}
-	}
-	return nil
-}
+func (q *sequence) log(before model.LayerIndex) *kvcache.Log { return q.cache.Log(int(before)) }
 
 // Begin opens an epoch of a sequence, perhaps under another plan than the last: of what is cached in the layers of the plan's
-// block it keeps at most begin.Keep positions, and returns what that is; the next entry is turn 0. An epoch that is not above
-// the last one is refused.
+// block, by the sequence itself or by others that began alike, it keeps at most begin.Keep positions, and returns what that
+// is; the next entry is turn 0. An epoch that is not above the last one is refused.
 func (s *Shard) Begin(ctx context.Context, coordinator string, begin pass.Begin) (begun pass.Begun, err error) {
 	if e := s.do(ctx, func() { begun, err = s.begin(sequenceKey{coordinator, begin.Sequence}, begin) }); e != nil {
 		err = e
@@ -81,27 +66,33 @@ func (s *Shard) begin(key sequenceKey, begin pass.Begin) (pass.Begun, error) {
 		if h.holding.sequences >= h.load.Parallel {
 			return pass.Begun{}, fmt.Errorf("%d sequences are cached already, as many as the plan allows", h.holding.sequences)
 		}
-		q = &sequence{cache: h.holding.pool.NewSequence(h.load.Layers.Len())}
+		q = &sequence{cache: h.newCache()}
 		h.holding.sequences++
 		h.sequences++
 		s.sequences[key] = q
 	case q.plan != begin.Plan:
 		s.move(q, h)
 	}
-	q.cache.Truncate(int(begin.Keep))
+	q.cache.Truncate(common(q.tokens, begin.Tokens)) // what is named below must be what the tokens say
 	q.epoch, q.plan, q.turn = begin.Epoch, begin.Plan, 0
 	q.prompt, q.params = begin.Prompt, begin.Sampling
-	q.tokens = nil
-	if h.load.Last {
-		q.tokens = append(make([]token.ID, 0, h.load.Context), begin.Tokens...)
+	q.tokens = append(make([]token.ID, 0, h.load.Context), begin.Tokens...)
+	if logs(h.load) {
+		q.cache.OpenLog(int(h.load.Layers.Last))
 	}
-	for _, l := range q.logs {
-		l.Truncate(int(begin.Keep))
-	}
-	if last := h.load.Layers.Last; logs(h.load) && q.log(last) == nil {
-		q.logs = append(q.logs, &entryLog{last, h.holding.logs.NewLog()})
-	}
+	q.cache.Find(q.tokens)
 	return q.begun(h), nil
+}
+
+// common is how many tokens two lists begin with alike.
+func common(a, b []token.ID) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
 }
 
 // checkBegin believes nothing that a coordinator says.
@@ -114,7 +105,7 @@ func checkBegin(h *held, begin pass.Begin) error {
 		return fmt.Errorf("a prompt of %d tokens in a context of %d", begin.Prompt, h.load.Context)
 	case begin.Keep < 0 || int(begin.Keep) > h.load.Context:
 		return fmt.Errorf("keep %d positions in a context of %d", begin.Keep, h.load.Context)
-	case h.load.Last && len(begin.Tokens) != int(begin.Keep):
+	case len(begin.Tokens) != int(begin.Keep):
 		return fmt.Errorf("%d tokens for %d positions kept", len(begin.Tokens), begin.Keep)
 	}
 	for _, id := range begin.Tokens {
@@ -131,16 +122,14 @@ func (s *Shard) move(q *sequence, h *held) {
 	old := s.blocks[q.plan]
 	old.sequences--
 	h.sequences++
-	cache := h.holding.pool.NewSequence(h.load.Layers.Len())
-	cache.Inherit(q.cache, int(h.load.Layers.First-old.load.Layers.First))
+	cache := h.newCache()
+	cache.Inherit(q.cache)
 	q.cache = cache
-	q.logs = slices.DeleteFunc(q.logs, func(l *entryLog) bool {
-		useless := l.before < h.load.Layers.First || l.before > h.load.Layers.Last || l.Len() == 0
-		if useless {
-			l.Free()
-		}
-		return useless
-	})
+}
+
+// newCache makes an empty sequence for the block.
+func (h *held) newCache() *kvcache.Sequence {
+	return h.holding.pool.NewSequenceAt(int(h.load.Layers.First), h.load.Layers.Len())
 }
 
 // begun says what the stage holds of a sequence.
@@ -156,16 +145,16 @@ func (q *sequence) begun(h *held) pass.Begun {
 		}
 		b.Cached = append(b.Cached, pass.Span{Layers: layers, Positions: positions})
 	}
-	for _, l := range q.logs {
+	for _, l := range q.cache.Logs() {
 		if l.Len() > 0 {
-			b.Logs = append(b.Logs, pass.Log{Before: l.before, Positions: token.Position(l.Len())})
+			b.Logs = append(b.Logs, pass.Log{Before: model.LayerIndex(l.Before()), Positions: token.Position(l.Len())})
 		}
 	}
-	slices.SortFunc(b.Logs, func(a, b pass.Log) int { return int(a.Before - b.Before) })
 	return b
 }
 
-// Release frees a sequence's caches; one that is not there is no error.
+// Release ends a sequence: what is cached of whole pages stays for others that begin alike, as long as there is room. One
+// that is not there is no error.
 func (s *Shard) Release(ctx context.Context, coordinator string, id pass.SequenceID) error {
 	return s.do(ctx, func() { s.free(sequenceKey{coordinator, id}) })
 }
@@ -187,9 +176,6 @@ func (s *Shard) free(key sequenceKey) {
 		return
 	}
 	q.cache.Free()
-	for _, l := range q.logs {
-		l.Free()
-	}
 	h := s.blocks[q.plan] // an Unload frees the sequences first
 	h.sequences--
 	h.holding.sequences--

@@ -6,9 +6,11 @@
 // then handed to the Outlet: to the next stage, or, from the last one, to the coordinator as a Result.
 //
 // Invariant: an entry runs only if its epoch is the sequence's own, its turn the next, and its first position at or
-// below the cached length; so a sequence's cache is always what its tokens say. An entry that may not run is refused and
-// travels on, empty, with its reason; the others of its pass go on. A pass beyond the credit granted is an error of the
-// sender: Submit returns ErrBusy and the queue stays bounded. A pass's credit is free before anyone can see its result.
+// below the cached length; so a sequence's cache is always what its tokens say. Its whole pages stay, under the name of
+// these tokens, for later sequences of any coordinator, plan and epoch, as long as no running one needs their room. An
+// entry that may not run is refused and travels on, empty, with its reason; the others of its pass go on. A pass beyond the
+// credit granted is an error of the sender: Submit returns ErrBusy and the queue stays bounded. A pass's credit is free
+// before anyone can see its result.
 package shard
 
 import (

@@ -6,10 +6,18 @@
 // whatever pages they lie in. When a plan changes, the layers that stay are inherited by the sequence's next incarnation.
 // Beside it the shard keeps a Log of the rows that left its block, in pages of a LogPool.
 //
-// Invariants: a Pool never takes more bytes than its limit, and a page belongs to one Sequence or to the free list.
-// Positions below Len are stored; what pages hold above is what their last owner left there, and is never read.
+// What is whole stays when its sequence ends, for the next one that begins alike. Keep gives the pages of one tile in all
+// layers, with that of the log, a name, which stands for all tokens up to the tile's end; together they are a column. Find
+// takes columns over by their tokens. A column that no sequence holds is idle: it makes room for whatever runs, the one that
+// has been idle for longest first. So sharing costs no room, and changes no bit: the keys, values and rows of a position are
+// a function of the tokens up to it.
 //
-// When no page is left, Reserve refuses with ErrFull and takes nothing.
+// Invariants: a Pool never takes more bytes than its limit. A page is free, or one sequence's own, or a column's; to a
+// column's nobody writes: a sequence that goes back into one gets a copy, or, if it alone holds it, takes it back. The first
+// pages of each of a sequence's lists are columns', the others its own. Positions below Len are stored; what pages hold above
+// is what their last owner left there, and is never read.
+//
+// When no page is left, nor an idle one, Reserve refuses with ErrFull and takes nothing.
 package kvcache
 
 import (

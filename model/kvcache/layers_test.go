@@ -17,8 +17,8 @@ func TestLayersHaveTheirOwnLengths(t *testing.T) {
 	s.Advance(70)
 	kept := &s.Pages(2)[0][0]
 
-	next := p.NewSequence(5) // layers 1 to 3 of the former one, and two more
-	next.Inherit(s, 1)
+	next := p.NewSequenceAt(1, 5) // layers 1 to 3 of the former one, and two more
+	next.Inherit(s)
 	if s.Len() != 0 || next.LenIn(0, 3) != 70 || next.LenIn(3, 5) != 0 || next.Len() != 0 || &next.Pages(1)[0][0] != kept {
 		t.Fatalf("inherited %d and %d positions, %d are left", next.LenIn(0, 3), next.LenIn(3, 5), s.Len())
 	}
@@ -52,16 +52,16 @@ func TestLayersHaveTheirOwnLengths(t *testing.T) {
 
 func TestInheritNothing(t *testing.T) {
 	p := newPool(t, 10)
-	old, apart, none := p.NewSequence(2), p.NewSequence(2), p.NewSequence(0)
+	old, apart, none := p.NewSequence(2), p.NewSequenceAt(7, 2), p.NewSequence(0)
 	if err := old.Reserve(0, 5); err != nil {
 		t.Fatal(err)
 	}
 	old.Advance(5)
-	apart.Inherit(old, -7)
+	apart.Inherit(old)
 	if apart.Len() != 0 || old.Len() != 0 || p.Used() != 0 {
 		t.Errorf("%d positions inherited from other layers, %d left, %d bytes used", apart.Len(), old.Len(), p.Used())
 	}
-	none.Inherit(old, 0)
+	none.Inherit(old)
 	if none.Len() != math.MaxInt {
 		t.Errorf("a sequence without layers misses positions: it has %d", none.Len())
 	}
@@ -89,7 +89,8 @@ func TestResize(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	const width = 3
-	p, err := NewLogPool(width, LogBytes(width, 200)) // 4 pages
+	layers := newPool(t, 0)
+	p, err := layers.NewLogPool(width, LogBytes(width, 200)) // 4 pages
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestLog(t *testing.T) {
 		}
 		return out
 	}
-	l, other := p.NewLog(), p.NewLog()
+	l, other := layers.NewSequence(0).OpenLog(0), layers.NewSequence(0).OpenLog(0)
 	for _, piece := range [][2]int{{0, 1}, {1, 62}, {63, 2}, {65, 100}, {100, 92}} { // the last one overwrites
 		if err := l.Write(piece[0], rows(piece[0], piece[1])); err != nil {
 			t.Fatal(err)
@@ -145,7 +146,7 @@ func TestLog(t *testing.T) {
 		width int
 		bytes int64
 	}{{0, 1}, {1, -1}} {
-		if _, err := NewLogPool(bad.width, bad.bytes); err == nil {
+		if _, err := newPool(t, 0).NewLogPool(bad.width, bad.bytes); err == nil {
 			t.Errorf("%+v makes a pool", bad)
 		}
 	}

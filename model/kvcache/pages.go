@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"sync"
 	"unsafe"
 
 	"github.com/daisy-llm/daisy/model/kernel"
@@ -14,30 +13,35 @@ import (
 // slabBytes is how much is taken from the system at once: enough for huge pages to pay.
 const slabBytes = 8 << 20
 
-// store is pages of one size, those in use and those that are free. Its methods may be called from any goroutine.
+// store is pages of one size: those that sequences hold, those that lie idle on the shelf, and those that are free. Its
+// methods may be called from any goroutine.
 type store struct {
-	size int // bytes of a page
+	size  int    // bytes of a page
+	shelf *shelf // whose mutex guards what follows
 
-	mu    sync.Mutex
 	limit int           // pages
 	free  []kernel.Page // the last one given back is the first one taken: it is still in the CPU's caches
 	slabs [][]byte
 	made  int // pages cut from the slabs so far
+	idle  int // pages of columns that no sequence holds
 }
 
 // Limit is the memory, in bytes, that the pages may take.
 func (s *store) Limit() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
 	return int64(s.limit) * int64(s.size)
 }
 
-// Resize changes the limit to so many bytes. Pages in use stay, also above it; slabs above it without any are given back.
+// Resize changes the limit to so many bytes. Pages that sequences hold stay, also above it; slabs above it without any are
+// given back, and what is idle goes for that, the oldest first.
 func (s *store) Resize(bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
 	s.limit = int(max(0, bytes) / int64(s.size))
-	s.trimLocked()
+	for s.trimLocked(); s.made > s.limit && s.idle > 0; s.trimLocked() {
+		s.shelf.shrinkLocked(s)
+	}
 }
 
 // trimLocked gives slabs back, as many as are above the limit, of which no page is in use. What is above the limit counts as
@@ -78,24 +82,32 @@ func (s *store) trimLocked() {
 	s.slabs = kept
 }
 
-// Used is the memory, in bytes, of the pages in use.
+// Used is the memory, in bytes, of the pages that sequences hold.
 func (s *store) Used() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return int64(s.made-len(s.free)) * int64(s.size)
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
+	return int64(s.made-len(s.free)-s.idle) * int64(s.size)
+}
+
+// Idle is the memory, in bytes, of the pages that no sequence holds, but the next one may find.
+func (s *store) Idle() int64 {
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
+	return int64(s.idle) * int64(s.size)
 }
 
 // Close gives all memory back. No page may be used afterwards.
 func (s *store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.shelf.mu.Lock()
+	defer s.shelf.mu.Unlock()
 	var first error
 	for _, slab := range s.slabs {
 		if err := offheap.Free(slab); err != nil && first == nil {
 			first = fmt.Errorf("close the cache: %w", err)
 		}
 	}
-	s.slabs, s.free, s.made, s.limit = nil, nil, 0, 0
+	s.slabs, s.free, s.made, s.limit, s.idle = nil, nil, 0, 0, 0
+	s.shelf.clearLocked()
 	return first
 }
 
@@ -109,26 +121,22 @@ func (s *store) takeLocked(list *[]kernel.Page, n int) {
 	s.free = s.free[:left]
 }
 
-// give takes back all pages of a list but the first keep.
-func (s *store) give(list *[]kernel.Page, keep int) {
-	have := *list
-	if len(have) <= keep {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.free = append(s.free, have[keep:]...)
-	clear(have[keep:])
-	*list = have[:keep]
+// putLocked takes back a page.
+func (s *store) putLocked(p *kernel.Page) {
+	s.free = append(s.free, *p)
+	*p = nil
 	if len(s.free) == s.made { // what was in use when the limit fell is not any more
 		s.trimLocked()
 	}
 }
 
-// ensureLocked makes n pages free, or says ErrFull.
+// ensureLocked makes n pages free, or says ErrFull. What is idle makes room for what runs.
 func (s *store) ensureLocked(n int) error {
-	if room := max(0, s.limit-s.made); n-len(s.free) > room {
-		return fmt.Errorf("%w: %d pages are needed, %d of %d are free", ErrFull, n, room+len(s.free), s.limit)
+	if room := max(0, s.limit-s.made); n-len(s.free)-s.idle > room {
+		return fmt.Errorf("%w: %d pages are needed, %d of %d are free", ErrFull, n, room+len(s.free)+s.idle, s.limit)
+	}
+	for n-len(s.free) > max(0, s.limit-s.made) {
+		s.shelf.evictLocked()
 	}
 	for len(s.free) < n {
 		count := min(s.limit-s.made, max(1, slabBytes/s.size))

@@ -18,6 +18,7 @@ type Config struct {
 type Pool struct {
 	store
 	shape kernel.PageShape
+	logs  *LogPool // nil: there are none
 }
 
 // NewPool takes no memory yet.
@@ -27,7 +28,9 @@ func NewPool(cfg Config) (*Pool, error) {
 			uint8(cfg.Type), cfg.KVHeads, cfg.HeadDim, cfg.Bytes)
 	}
 	s := shape(cfg.Type, cfg.KVHeads, cfg.HeadDim)
-	return &Pool{store: store{size: s.Bytes(), limit: int(cfg.Bytes / int64(s.Bytes()))}, shape: s}, nil
+	p := &Pool{store: store{size: s.Bytes(), shelf: newShelf(), limit: int(cfg.Bytes / int64(s.Bytes()))}, shape: s}
+	p.shelf.pool = &p.store
+	return p, nil
 }
 
 // Shape is the layout of the pool's pages.

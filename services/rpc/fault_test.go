@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,7 +220,7 @@ func TestAnEpochKeepsAPrefix(t *testing.T) {
 	if _, err := l.Begin(t.Context(), keep); err == nil {
 		t.Error("an epoch began twice")
 	}
-	keep.Epoch, keep.Keep, keep.Tokens = 3, 200, make([]token.ID, 200)
+	keep.Epoch, keep.Keep, keep.Tokens = 3, 200, append(slices.Clone(ids), make([]token.ID, 200-len(ids))...)
 	begun, err = l.Begin(t.Context(), keep)
 	if err != nil {
 		t.Fatal(err)

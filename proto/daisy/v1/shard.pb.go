@@ -1526,9 +1526,9 @@ type Begin struct {
 	Epoch uint32 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Plan in which it runs.
 	Plan *PlanID `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
-	// Cached positions to keep from the epoch before.
+	// Cached positions to keep: from the epoch before, or of what other sequences that began alike left behind.
 	Keep uint32 `protobuf:"varint,4,opt,name=keep,proto3" json:"keep,omitempty"`
-	// Tokens of the positions kept, for the last stage.
+	// Tokens of the positions kept.
 	Tokens []int32 `protobuf:"varint,5,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
 	// How many of the sequence's tokens are the client's.
 	Prompt uint32 `protobuf:"varint,6,opt,name=prompt,proto3" json:"prompt,omitempty"`
