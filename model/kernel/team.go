@@ -31,7 +31,7 @@ type Team struct {
 	// Of the step that is open; whoever holds a piece of it may read them.
 	units, pieces int
 	_             cacheLine
-	left          atomic.Int32 // pieces that are not done
+	left          atomic.Int32 // pieces that are not done, the opening included
 	busy          atomic.Bool  // inside Do
 	_             cacheLine
 }
@@ -157,6 +157,7 @@ func (t *Team) Share(worker, units, least int, do func(from, to int)) {
 	}
 	w := &t.workers[worker]
 	w.step++
+	done := int32(0)
 	if w.leads {
 		pieces := t.cut(units, least)
 		if pieces < 2 {
@@ -168,13 +169,13 @@ func (t *Team) Share(worker, units, least int, do func(from, to int)) {
 		t.giveWay(worker)
 		w.leads = false
 		t.open(w.step, units, pieces)
+		done = 1 // the opening itself
 	} else {
 		if w.opened() != w.step {
 			return
 		}
 		t.giveWay(worker)
 	}
-	done := int32(0)
 	for i := range t.size {
 		from := &t.workers[(worker+i)%t.size]
 		for {
@@ -202,10 +203,12 @@ func (t *Team) cut(units, least int) int {
 	return pieces
 }
 
-// open opens a step and deals its pieces to the workers.
+// open opens a step and deals its pieces to the workers. The opening counts as one more piece: all others may be done before every
+// worker is dealt to, most of all where there are fewer pieces than workers, and a step that followed then would be
+// overwritten by this one.
 func (t *Team) open(step uint64, units, pieces int) {
 	t.units, t.pieces = units, pieces
-	t.left.Store(int32(pieces))
+	t.left.Store(int32(pieces) + 1)
 	for i := t.size - 1; i >= 0; i-- {
 		t.workers[i].deal(step, pieces*i/t.size, pieces*(i+1)/t.size)
 	}

@@ -81,6 +81,30 @@ func TestStepsFollowEachOther(t *testing.T) {
 	}
 }
 
+// TestStepsOfFewPieces has steps in which most workers get none: they may all be done while the one who opened them is still
+// telling the others, and must not be followed by another step before it has.
+func TestStepsOfFewPieces(t *testing.T) {
+	const n, calls, steps = 8, 3000, 30
+	team := startTeam(t, n)
+	var done [2]atomic.Int32
+	for call := range calls {
+		team.Do(func(worker int) {
+			for range steps {
+				team.Share(worker, len(done), 1, func(from, to int) {
+					for i := from; i < to; i++ {
+						done[i].Add(1)
+					}
+				})
+			}
+		})
+		for i := range done {
+			if got, want := int(done[i].Load()), (call+1)*steps; got != want {
+				t.Fatalf("unit %d was done %d times after call %d, want %d", i, got, call, want)
+			}
+		}
+	}
+}
+
 // TestNobodyWaitsForWhoHoldsNothing keeps all workers but the caller away from their task: that one does everything, and
 // they find nothing left to do, in this task or a later one.
 func TestNobodyWaitsForWhoHoldsNothing(t *testing.T) {
