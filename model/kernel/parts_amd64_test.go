@@ -23,7 +23,7 @@ func BenchmarkTileParts(b *testing.B) {
 		name string
 		run  func(w, x *byte, out *float32, spare *byte, stride, blocks, panels, skip, first int)
 	}{
-		{"whole", tilesWholeAMX},
+		{"whole", tilesMinimax16AMX},
 		{"tiles", tilesAloneAMX},
 		{"floats", floatsAloneAMX},
 		{"floats beside a tile", floatsBesideTileAMX},

@@ -2135,6 +2135,21 @@ func tilesHalvesx15AMX(w *byte, x *byte, out *float32, spare *byte, stride int, 
 //go:noescape
 func tilesHalvesx16AMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
 
+// tilesAloneAMX is tilesMinimax16AMX without what its floats do.
+//
+//go:noescape
+func tilesAloneAMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// floatsAloneAMX is tilesMinimax16AMX without its tiles, on sums that are there already.
+//
+//go:noescape
+func floatsAloneAMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
+// floatsBesideTileAMX is floatsAloneAMX with an instruction for every two blocks that sets a tile to zero.
+//
+//go:noescape
+func floatsBesideTileAMX(w *byte, x *byte, out *float32, spare *byte, stride int, blocks int, panels int, skip int, first int)
+
 // expandAMX expands so many records of a group.
 func expandAMX(f Format, dst, w *byte, steps int) {
 	switch f {

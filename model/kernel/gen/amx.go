@@ -64,6 +64,7 @@ func tiles(f *file) {
 			tileProduct(f, tileName(s, n), fmt.Sprintf("multiplies an expanded group of 16 rows with panels of %d tokens", n), s, n, wholeProduct)
 		}
 	}
+	tileParts(f)
 	s := f.stubs
 	s.printf("\n// expandAMX expands so many records of a group.\nfunc expandAMX(f Format, dst, w *byte, steps int) {\nswitch f {\n")
 	for _, w := range integerFormats() {
@@ -230,26 +231,19 @@ type part struct{ tiles, floats, oneTile bool }
 
 var wholeProduct = part{tiles: true, floats: true}
 
-// tileParts writes the products of 16 tokens again, with their tiles alone, their floats alone, and their floats beside one
-// tile instruction for every two blocks, which does nothing. A benchmark sets them beside the whole.
-func tileParts() {
-	s := newStubs()
-	f := newFile(s, "parts_amd64.s")
-	minima := shapes()[1]
-	f.tileConfig(minima, mostTile)
+// tileParts writes the product of 16 tokens again with its tiles alone, its floats alone, and its floats beside one tile
+// instruction for every two blocks, which does nothing. A benchmark sets them beside the whole.
+func tileParts(f *file) {
 	for _, p := range []struct {
 		name, doc string
 		part      part
 	}{
-		{"tilesWholeAMX", "is a product whole", wholeProduct},
-		{"tilesAloneAMX", "is a product without what its floats do", part{tiles: true}},
-		{"floatsAloneAMX", "is a product without its tiles, on sums that are there already", part{floats: true}},
+		{"tilesAloneAMX", "is tilesMinimax16AMX without what its floats do", part{tiles: true}},
+		{"floatsAloneAMX", "is tilesMinimax16AMX without its tiles, on sums that are there already", part{floats: true}},
 		{"floatsBesideTileAMX", "is floatsAloneAMX with an instruction for every two blocks that sets a tile to zero", part{floats: true, oneTile: true}},
 	} {
-		tileProduct(f, p.name, p.doc, minima, mostTile, p.part)
+		tileProduct(f, p.name, p.doc, shapes()[1], mostTile, p.part)
 	}
-	f.write()
-	s.write("parts_stubs_amd64.go")
 }
 
 // eachSum moves the sums from or to out, and leaves AX behind the panel.

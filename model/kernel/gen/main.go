@@ -41,7 +41,6 @@ func main() {
 	f.write()
 	stubs.write("stubs_amd64.go")
 	reads()
-	tileParts()
 }
 
 func check(err error) {
