@@ -29,7 +29,6 @@ type world struct {
 	delay time.Duration                                  // of a pass, at each stage
 	slow  time.Duration                                  // until a link is up
 	read  time.Duration                                  // a layer's weights
-	piece time.Duration                                  // of a copy, 64 positions
 
 	mu     sync.Mutex
 	procs  map[string]*proc
@@ -149,13 +148,6 @@ func (l *link) Begin(ctx context.Context, b pass.Begin) (pass.Begun, error) {
 	return l.p.begin(l.coordinator, b)
 }
 
-func (l *link) Copy(ctx context.Context, c pass.Copy) (pass.Begun, error) {
-	if err := l.command(ctx); err != nil {
-		return pass.Begun{}, err
-	}
-	return l.p.copy(ctx, l.coordinator, c)
-}
-
 func (l *link) Release(ctx context.Context, id pass.SequenceID) error {
 	if err := l.command(ctx); err != nil {
 		return err
@@ -208,7 +200,7 @@ const vocabulary = "../model/testdata/golden/llama/model.gguf"
 func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, next: func(tokens []token.ID, _ uint64) token.ID { return tokens[len(tokens)-1] + 1 },
-		delay: time.Millisecond, read: time.Millisecond, piece: time.Millisecond, procs: map[string]*proc{}, links: map[string]*link{}, unfit: map[string]error{},
+		delay: time.Millisecond, read: time.Millisecond, procs: map[string]*proc{}, links: map[string]*link{}, unfit: map[string]error{},
 		events: func(string, ...any) {},
 	}
 }

@@ -48,7 +48,6 @@ type cached struct {
 	epoch  pass.Epoch
 	plan   pass.PlanID
 	turn   uint32
-	left   pass.PlanID             // the plan before, of whose block it keeps the layers until the epoch's first entry
 	layers map[layerIndex][]uint64 // what entered the layer
 	logs   map[layerIndex][]uint64 // what is to enter the layer, where a block ended there
 	tokens []token.ID              // last stage only
@@ -226,11 +225,6 @@ func (p *proc) unload(plan pass.PlanID) {
 	defer p.mu.Unlock()
 	delete(p.blocks, plan)
 	maps.DeleteFunc(p.sequences, func(_ sequenceKey, q *cached) bool { return q.plan == plan })
-	for _, q := range p.sequences {
-		if q.left == plan {
-			q.forget(p.blocks[q.plan])
-		}
-	}
 }
 
 func (p *proc) describe() pass.Description {
@@ -261,25 +255,15 @@ func (p *proc) begin(coordinator string, b pass.Begin) (pass.Begun, error) {
 	} else if b.Epoch <= q.epoch {
 		return pass.Begun{}, fmt.Errorf("epoch %d has begun already", q.epoch)
 	}
-	if q.plan != b.Plan {
-		q.left = q.plan
-	}
 	q.epoch, q.plan, q.turn, q.prompt = b.Epoch, b.Plan, 0, b.Prompt
 	q.tokens = nil
 	if load.Last {
 		q.tokens = slices.Clone(b.Tokens)
 	}
-	for _, rows := range []map[layerIndex][]uint64{q.layers, q.logs} {
-		for i := range rows {
-			rows[i] = rows[i][:min(len(rows[i]), int(b.Keep))]
-		}
-	}
-	return q.begun(load), nil
-}
-
-// begun says what the shard holds for a block.
-func (q *cached) begun(load pass.Load) (begun pass.Begun) {
+	begun := pass.Begun{}
+	maps.DeleteFunc(q.layers, func(i model.LayerIndex, _ []uint64) bool { return i < load.Layers.First || i >= load.Layers.Last })
 	for i := load.Layers.First; i < load.Layers.Last; i++ {
+		q.layers[i] = q.layers[i][:min(len(q.layers[i]), int(b.Keep))]
 		n := token.Position(len(q.layers[i]))
 		if at := len(begun.Cached) - 1; at >= 0 && begun.Cached[at].Positions == n {
 			begun.Cached[at].Layers.Last++
@@ -288,9 +272,10 @@ func (q *cached) begun(load pass.Load) (begun pass.Begun) {
 		}
 	}
 	for _, before := range slices.Sorted(maps.Keys(q.logs)) {
+		q.logs[before] = q.logs[before][:min(len(q.logs[before]), int(b.Keep))]
 		begun.Logs = append(begun.Logs, pass.Log{Before: before, Positions: token.Position(len(q.logs[before]))})
 	}
-	return begun
+	return begun, nil
 }
 
 func (p *proc) release(coordinator string, id pass.SequenceID) {
@@ -343,7 +328,6 @@ func (p *proc) compute(f *flight) {
 		refuse(pass.ReasonGap, "position %d of %d cached", e.First, q.least(load.Layers))
 	default:
 		q.turn++
-		q.forget(load)
 		if load.First {
 			f.rows, f.at = embed(e), 0
 		}

@@ -31,9 +31,6 @@ type Hop interface {
 	Unload(ctx context.Context, plan pass.PlanID) error
 	// Begin opens an epoch of a sequence; it returns when the shard has done so, and what the shard holds of it.
 	Begin(ctx context.Context, begin pass.Begin) (pass.Begun, error)
-	// Copy has the shard fetch what another one has cached of a sequence, and returns what it holds of it then, as Begin does.
-	// An error says why that is not all that the other one has; what the shard holds is returned beside it, if known.
-	Copy(ctx context.Context, c pass.Copy) (pass.Begun, error)
 	// Release frees a sequence's caches; it returns when the shard has done so.
 	Release(ctx context.Context, sequence pass.SequenceID) error
 	// Describe asks the shard for its own account of itself.

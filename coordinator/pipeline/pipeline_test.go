@@ -61,9 +61,6 @@ func (s *scripted) Begin(ctx context.Context, b pass.Begin) (pass.Begun, error) 
 	s.begun = append(s.begun, b)
 	return pass.Begun{Cached: []pass.Span{{Layers: model.Layers{Last: 1}, Positions: b.Keep}}}, nil
 }
-func (s *scripted) Copy(context.Context, pass.Copy) (pass.Begun, error) {
-	return pass.Begun{}, errors.New("nothing is cached here")
-}
 func (s *scripted) Release(ctx context.Context, id pass.SequenceID) error {
 	if s.command != nil {
 		if err := s.command(ctx); err != nil {

@@ -310,19 +310,6 @@ func (h *Hop) Begin(ctx context.Context, begin pass.Begin) (pass.Begun, error) {
 	return begunFromProto(r.GetBegun())
 }
 
-// Copy has the shard fetch what another one has cached of a sequence.
-func (h *Hop) Copy(ctx context.Context, c pass.Copy) (pass.Begun, error) {
-	r, err := h.call(ctx, &daisyv1.ControlRequest{Command: &daisyv1.ControlRequest_Copy{Copy: copyToProto(c)}}, nil)
-	if err != nil {
-		return pass.Begun{}, err
-	}
-	begun, err := begunFromProto(r.GetCopied().GetHolds())
-	if failure := r.GetCopied().GetFailure(); failure != "" && err == nil {
-		err = errors.New(cut(failure, maxDetail))
-	}
-	return begun, err
-}
-
 // Release frees a sequence's caches.
 func (h *Hop) Release(ctx context.Context, sequence pass.SequenceID) error {
 	_, err := h.call(ctx, &daisyv1.ControlRequest{Command: &daisyv1.ControlRequest_Release{Release: &daisyv1.Release{Sequence: uint64(sequence)}}}, nil)

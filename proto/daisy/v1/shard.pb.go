@@ -517,7 +517,6 @@ type ControlRequest struct {
 	//	*ControlRequest_Release
 	//	*ControlRequest_Probe
 	//	*ControlRequest_Unload
-	//	*ControlRequest_Copy
 	Command       isControlRequest_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -621,15 +620,6 @@ func (x *ControlRequest) GetUnload() *Unload {
 	return nil
 }
 
-func (x *ControlRequest) GetCopy() *Copy {
-	if x != nil {
-		if x, ok := x.Command.(*ControlRequest_Copy); ok {
-			return x.Copy
-		}
-	}
-	return nil
-}
-
 type isControlRequest_Command interface {
 	isControlRequest_Command()
 }
@@ -658,10 +648,6 @@ type ControlRequest_Unload struct {
 	Unload *Unload `protobuf:"bytes,7,opt,name=unload,proto3,oneof"`
 }
 
-type ControlRequest_Copy struct {
-	Copy *Copy `protobuf:"bytes,8,opt,name=copy,proto3,oneof"`
-}
-
 func (*ControlRequest_Hello) isControlRequest_Command() {}
 
 func (*ControlRequest_Load) isControlRequest_Command() {}
@@ -673,8 +659,6 @@ func (*ControlRequest_Release) isControlRequest_Command() {}
 func (*ControlRequest_Probe) isControlRequest_Command() {}
 
 func (*ControlRequest_Unload) isControlRequest_Command() {}
-
-func (*ControlRequest_Copy) isControlRequest_Command() {}
 
 // ControlResponse is a reply to a command, or an event with tag 0.
 type ControlResponse struct {
@@ -693,7 +677,6 @@ type ControlResponse struct {
 	//	*ControlResponse_Fault
 	//	*ControlResponse_Probe
 	//	*ControlResponse_Begun
-	//	*ControlResponse_Copied
 	Event         isControlResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -815,15 +798,6 @@ func (x *ControlResponse) GetBegun() *Begun {
 	return nil
 }
 
-func (x *ControlResponse) GetCopied() *Copied {
-	if x != nil {
-		if x, ok := x.Event.(*ControlResponse_Copied); ok {
-			return x.Copied
-		}
-	}
-	return nil
-}
-
 type isControlResponse_Event interface {
 	isControlResponse_Event()
 }
@@ -860,10 +834,6 @@ type ControlResponse_Begun struct {
 	Begun *Begun `protobuf:"bytes,9,opt,name=begun,proto3,oneof"`
 }
 
-type ControlResponse_Copied struct {
-	Copied *Copied `protobuf:"bytes,10,opt,name=copied,proto3,oneof"`
-}
-
 func (*ControlResponse_Hello) isControlResponse_Event() {}
 
 func (*ControlResponse_Done) isControlResponse_Event() {}
@@ -879,8 +849,6 @@ func (*ControlResponse_Fault) isControlResponse_Event() {}
 func (*ControlResponse_Probe) isControlResponse_Event() {}
 
 func (*ControlResponse_Begun) isControlResponse_Event() {}
-
-func (*ControlResponse_Copied) isControlResponse_Event() {}
 
 // Load asks for a block. Replies: LoadProgress any number of times, then Done or Failure.
 type Load struct {
@@ -1672,426 +1640,6 @@ func (x *Begun) GetLogs() []*Log {
 	return nil
 }
 
-// Copy has the shard fetch from another what that has cached of a sequence. Replies: Copied or Failure.
-type Copy struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Sequence, of which an epoch has begun here.
-	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// That epoch.
-	Epoch uint32 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// First layer to fetch.
-	First uint32 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
-	// Layer after the last.
-	Last uint32 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
-	// Shard that has them.
-	Shard string `protobuf:"bytes,5,opt,name=shard,proto3" json:"shard,omitempty"`
-	// Address (host:port) of that shard.
-	Address string `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
-	// Fetch the positions below.
-	To            uint32 `protobuf:"varint,7,opt,name=to,proto3" json:"to,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Copy) Reset() {
-	*x = Copy{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Copy) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Copy) ProtoMessage() {}
-
-func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Copy.ProtoReflect.Descriptor instead.
-func (*Copy) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *Copy) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *Copy) GetEpoch() uint32 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *Copy) GetFirst() uint32 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *Copy) GetLast() uint32 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
-}
-
-func (x *Copy) GetShard() string {
-	if x != nil {
-		return x.Shard
-	}
-	return ""
-}
-
-func (x *Copy) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-func (x *Copy) GetTo() uint32 {
-	if x != nil {
-		return x.To
-	}
-	return 0
-}
-
-// Copied says what came of a Copy.
-type Copied struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the shard holds of the sequence now.
-	Holds *Begun `protobuf:"bytes,1,opt,name=holds,proto3" json:"holds,omitempty"`
-	// Why not all was fetched, for people; empty if all was that the other shard had.
-	Failure       string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Copied) Reset() {
-	*x = Copied{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Copied) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Copied) ProtoMessage() {}
-
-func (x *Copied) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Copied.ProtoReflect.Descriptor instead.
-func (*Copied) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *Copied) GetHolds() *Begun {
-	if x != nil {
-		return x.Holds
-	}
-	return nil
-}
-
-func (x *Copied) GetFailure() string {
-	if x != nil {
-		return x.Failure
-	}
-	return ""
-}
-
-// PagesRequest asks for what a shard has cached of a sequence.
-type PagesRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Coordinator whose sequence it is.
-	Coordinator string `protobuf:"bytes,1,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
-	// Sequence.
-	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Epoch that has begun at who asks; the sequence must not be in a later one here.
-	Epoch uint32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// SHA-256 of the model file, hex.
-	Sha256 string `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	// Positions a sequence may have.
-	Context uint32 `protobuf:"varint,5,opt,name=context,proto3" json:"context,omitempty"`
-	// Type of the cache.
-	CacheType CacheType `protobuf:"varint,6,opt,name=cache_type,json=cacheType,proto3,enum=daisy.v1.CacheType" json:"cache_type,omitempty"`
-	// Layers in order, without a gap, and the positions of them that need not be sent.
-	Lacking []*Span `protobuf:"bytes,7,rep,name=lacking,proto3" json:"lacking,omitempty"`
-	// Activation log that is wanted as well, and the positions of it that need not be sent; none if it is before layer 0.
-	Log *Log `protobuf:"bytes,8,opt,name=log,proto3" json:"log,omitempty"`
-	// Send the positions below, as far as they are here.
-	To            uint32 `protobuf:"varint,9,opt,name=to,proto3" json:"to,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PagesRequest) Reset() {
-	*x = PagesRequest{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PagesRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PagesRequest) ProtoMessage() {}
-
-func (x *PagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PagesRequest.ProtoReflect.Descriptor instead.
-func (*PagesRequest) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *PagesRequest) GetCoordinator() string {
-	if x != nil {
-		return x.Coordinator
-	}
-	return ""
-}
-
-func (x *PagesRequest) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *PagesRequest) GetEpoch() uint32 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *PagesRequest) GetSha256() string {
-	if x != nil {
-		return x.Sha256
-	}
-	return ""
-}
-
-func (x *PagesRequest) GetContext() uint32 {
-	if x != nil {
-		return x.Context
-	}
-	return 0
-}
-
-func (x *PagesRequest) GetCacheType() CacheType {
-	if x != nil {
-		return x.CacheType
-	}
-	return CacheType_CACHE_TYPE_UNSPECIFIED
-}
-
-func (x *PagesRequest) GetLacking() []*Span {
-	if x != nil {
-		return x.Lacking
-	}
-	return nil
-}
-
-func (x *PagesRequest) GetLog() *Log {
-	if x != nil {
-		return x.Log
-	}
-	return nil
-}
-
-func (x *PagesRequest) GetTo() uint32 {
-	if x != nil {
-		return x.To
-	}
-	return 0
-}
-
-// PagesResponse is one piece.
-type PagesResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is a piece of.
-	Header *PieceHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
-	// CRC-32C of the payload.
-	Crc32C uint32 `protobuf:"fixed32,2,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
-	// The piece, at most 1 MiB.
-	Payload       []byte `protobuf:"bytes,15,opt,name=payload,proto3" json:"payload,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PagesResponse) Reset() {
-	*x = PagesResponse{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PagesResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PagesResponse) ProtoMessage() {}
-
-func (x *PagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PagesResponse.ProtoReflect.Descriptor instead.
-func (*PagesResponse) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *PagesResponse) GetHeader() *PieceHeader {
-	if x != nil {
-		return x.Header
-	}
-	return nil
-}
-
-func (x *PagesResponse) GetCrc32C() uint32 {
-	if x != nil {
-		return x.Crc32C
-	}
-	return 0
-}
-
-func (x *PagesResponse) GetPayload() []byte {
-	if x != nil {
-		return x.Payload
-	}
-	return nil
-}
-
-// PieceHeader says what a piece is of.
-type PieceHeader struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Layer.
-	Layer uint32 `protobuf:"varint,1,opt,name=layer,proto3" json:"layer,omitempty"`
-	// First position.
-	First uint32 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
-	// Positions.
-	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
-	// It is of the log of what enters the layer, (count, hidden) float32, and not of the layer's cache.
-	Log bool `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
-	// Bytes of the payload. Of a cache, those are for each page in order its memory without the places of positions that are not
-	// sent.
-	Bytes         uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PieceHeader) Reset() {
-	*x = PieceHeader{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PieceHeader) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PieceHeader) ProtoMessage() {}
-
-func (x *PieceHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PieceHeader.ProtoReflect.Descriptor instead.
-func (*PieceHeader) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *PieceHeader) GetLayer() uint32 {
-	if x != nil {
-		return x.Layer
-	}
-	return 0
-}
-
-func (x *PieceHeader) GetFirst() uint32 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *PieceHeader) GetCount() uint32 {
-	if x != nil {
-		return x.Count
-	}
-	return 0
-}
-
-func (x *PieceHeader) GetLog() bool {
-	if x != nil {
-		return x.Log
-	}
-	return false
-}
-
-func (x *PieceHeader) GetBytes() uint64 {
-	if x != nil {
-		return x.Bytes
-	}
-	return 0
-}
-
 // Span is a range of layers that have equally many positions cached.
 type Span struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2107,7 +1655,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[22]
+	mi := &file_daisy_v1_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +1667,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[22]
+	mi := &file_daisy_v1_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +1680,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{22}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Span) GetFirst() uint32 {
@@ -2169,7 +1717,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[23]
+	mi := &file_daisy_v1_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +1729,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[23]
+	mi := &file_daisy_v1_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +1742,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{23}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Log) GetBefore() uint32 {
@@ -2242,7 +1790,7 @@ type Sampling struct {
 
 func (x *Sampling) Reset() {
 	*x = Sampling{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[24]
+	mi := &file_daisy_v1_shard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +1802,7 @@ func (x *Sampling) String() string {
 func (*Sampling) ProtoMessage() {}
 
 func (x *Sampling) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[24]
+	mi := &file_daisy_v1_shard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +1815,7 @@ func (x *Sampling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sampling.ProtoReflect.Descriptor instead.
 func (*Sampling) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{24}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Sampling) GetTemperature() float32 {
@@ -2358,7 +1906,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[25]
+	mi := &file_daisy_v1_shard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +1918,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[25]
+	mi := &file_daisy_v1_shard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +1931,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{25}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Release) GetSequence() uint64 {
@@ -2402,7 +1950,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[26]
+	mi := &file_daisy_v1_shard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +1962,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[26]
+	mi := &file_daisy_v1_shard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +1975,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{26}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{21}
 }
 
 // Progress answers a probe.
@@ -2443,7 +1991,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[27]
+	mi := &file_daisy_v1_shard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2003,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[27]
+	mi := &file_daisy_v1_shard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2016,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{27}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Progress) GetSteps() uint64 {
@@ -2494,7 +2042,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[28]
+	mi := &file_daisy_v1_shard_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2054,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[28]
+	mi := &file_daisy_v1_shard_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2067,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{28}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{23}
 }
 
 // Failure: the command failed.
@@ -2535,7 +2083,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[29]
+	mi := &file_daisy_v1_shard_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2095,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[29]
+	mi := &file_daisy_v1_shard_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2108,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{29}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Failure) GetMessage() string {
@@ -2590,7 +2138,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[30]
+	mi := &file_daisy_v1_shard_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2150,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[30]
+	mi := &file_daisy_v1_shard_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2163,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{30}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Credit) GetPasses() uint32 {
@@ -2645,7 +2193,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_daisy_v1_shard_proto_msgTypes[31]
+	mi := &file_daisy_v1_shard_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2205,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_daisy_v1_shard_proto_msgTypes[31]
+	mi := &file_daisy_v1_shard_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2218,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{31}
+	return file_daisy_v1_shard_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Fault) GetPeer() string {
@@ -2720,7 +2268,7 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x1a\n" +
 	"\bnumerics\x18\x03 \x01(\rR\bnumerics\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xcf\x02\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xa9\x02\n" +
 	"\x0eControlRequest\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12'\n" +
 	"\x05hello\x18\x02 \x01(\v2\x0f.daisy.v1.HelloH\x00R\x05hello\x12$\n" +
@@ -2728,9 +2276,8 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x05begin\x18\x04 \x01(\v2\x0f.daisy.v1.BeginH\x00R\x05begin\x12-\n" +
 	"\arelease\x18\x05 \x01(\v2\x11.daisy.v1.ReleaseH\x00R\arelease\x12'\n" +
 	"\x05probe\x18\x06 \x01(\v2\x0f.daisy.v1.ProbeH\x00R\x05probe\x12*\n" +
-	"\x06unload\x18\a \x01(\v2\x10.daisy.v1.UnloadH\x00R\x06unload\x12$\n" +
-	"\x04copy\x18\b \x01(\v2\x0e.daisy.v1.CopyH\x00R\x04copyB\t\n" +
-	"\acommand\"\xb6\x03\n" +
+	"\x06unload\x18\a \x01(\v2\x10.daisy.v1.UnloadH\x00R\x06unloadB\t\n" +
+	"\acommand\"\x8a\x03\n" +
 	"\x0fControlResponse\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12'\n" +
 	"\x05hello\x18\x02 \x01(\v2\x0f.daisy.v1.HelloH\x00R\x05hello\x12$\n" +
@@ -2740,9 +2287,7 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x06credit\x18\x06 \x01(\v2\x10.daisy.v1.CreditH\x00R\x06credit\x12'\n" +
 	"\x05fault\x18\a \x01(\v2\x0f.daisy.v1.FaultH\x00R\x05fault\x12*\n" +
 	"\x05probe\x18\b \x01(\v2\x12.daisy.v1.ProgressH\x00R\x05probe\x12'\n" +
-	"\x05begun\x18\t \x01(\v2\x0f.daisy.v1.BegunH\x00R\x05begun\x12*\n" +
-	"\x06copied\x18\n" +
-	" \x01(\v2\x10.daisy.v1.CopiedH\x00R\x06copiedB\a\n" +
+	"\x05begun\x18\t \x01(\v2\x0f.daisy.v1.BegunH\x00R\x05begunB\a\n" +
 	"\x05event\"\xde\x02\n" +
 	"\x04Load\x12$\n" +
 	"\x04plan\x18\x01 \x01(\v2\x10.daisy.v1.PlanIDR\x04plan\x12\x14\n" +
@@ -2797,39 +2342,7 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\bsampling\x18\a \x01(\v2\x12.daisy.v1.SamplingR\bsampling\"R\n" +
 	"\x05Begun\x12&\n" +
 	"\x06cached\x18\x01 \x03(\v2\x0e.daisy.v1.SpanR\x06cached\x12!\n" +
-	"\x04logs\x18\x02 \x03(\v2\r.daisy.v1.LogR\x04logs\"\xa2\x01\n" +
-	"\x04Copy\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x14\n" +
-	"\x05first\x18\x03 \x01(\rR\x05first\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\rR\x04last\x12\x14\n" +
-	"\x05shard\x18\x05 \x01(\tR\x05shard\x12\x18\n" +
-	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x0e\n" +
-	"\x02to\x18\a \x01(\rR\x02to\"I\n" +
-	"\x06Copied\x12%\n" +
-	"\x05holds\x18\x01 \x01(\v2\x0f.daisy.v1.BegunR\x05holds\x12\x18\n" +
-	"\afailure\x18\x02 \x01(\tR\afailure\"\xa3\x02\n" +
-	"\fPagesRequest\x12 \n" +
-	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\rR\x05epoch\x12\x16\n" +
-	"\x06sha256\x18\x04 \x01(\tR\x06sha256\x12\x18\n" +
-	"\acontext\x18\x05 \x01(\rR\acontext\x122\n" +
-	"\n" +
-	"cache_type\x18\x06 \x01(\x0e2\x13.daisy.v1.CacheTypeR\tcacheType\x12(\n" +
-	"\alacking\x18\a \x03(\v2\x0e.daisy.v1.SpanR\alacking\x12\x1f\n" +
-	"\x03log\x18\b \x01(\v2\r.daisy.v1.LogR\x03log\x12\x0e\n" +
-	"\x02to\x18\t \x01(\rR\x02to\"p\n" +
-	"\rPagesResponse\x12-\n" +
-	"\x06header\x18\x01 \x01(\v2\x15.daisy.v1.PieceHeaderR\x06header\x12\x16\n" +
-	"\x06crc32c\x18\x02 \x01(\aR\x06crc32c\x12\x18\n" +
-	"\apayload\x18\x0f \x01(\fR\apayload\"w\n" +
-	"\vPieceHeader\x12\x14\n" +
-	"\x05layer\x18\x01 \x01(\rR\x05layer\x12\x14\n" +
-	"\x05first\x18\x02 \x01(\rR\x05first\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\x12\x10\n" +
-	"\x03log\x18\x04 \x01(\bR\x03log\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"N\n" +
+	"\x04logs\x18\x02 \x03(\v2\r.daisy.v1.LogR\x04logs\"N\n" +
 	"\x04Span\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x12\x1c\n" +
@@ -2877,13 +2390,12 @@ const file_daisy_v1_shard_proto_rawDesc = "" +
 	"\x14FAILURE_KIND_VERSION\x10\x01\x12\x16\n" +
 	"\x12FAILURE_KIND_MODEL\x10\x02\x12\x17\n" +
 	"\x13FAILURE_KIND_MEMORY\x10\x03\x12\x18\n" +
-	"\x14FAILURE_KIND_NO_FILE\x10\x042\xd6\x03\n" +
+	"\x14FAILURE_KIND_NO_FILE\x10\x042\x9a\x03\n" +
 	"\fShardService\x12A\n" +
 	"\bDescribe\x12\x19.daisy.v1.DescribeRequest\x1a\x1a.daisy.v1.DescribeResponse\x12B\n" +
 	"\aControl\x12\x18.daisy.v1.ControlRequest\x1a\x19.daisy.v1.ControlResponse(\x010\x01\x12@\n" +
 	"\aForward\x12\x18.daisy.v1.ForwardRequest\x1a\x19.daisy.v1.ForwardResponse(\x01\x12@\n" +
-	"\aResults\x12\x18.daisy.v1.ResultsRequest\x1a\x19.daisy.v1.ResultsResponse0\x01\x12:\n" +
-	"\x05Pages\x12\x16.daisy.v1.PagesRequest\x1a\x17.daisy.v1.PagesResponse0\x01\x12>\n" +
+	"\aResults\x12\x18.daisy.v1.ResultsRequest\x1a\x19.daisy.v1.ResultsResponse0\x01\x12>\n" +
 	"\aWeights\x12\x18.daisy.v1.WeightsRequest\x1a\x19.daisy.v1.WeightsResponse\x12?\n" +
 	"\x06Supply\x12\x17.daisy.v1.SupplyRequest\x1a\x18.daisy.v1.SupplyResponse(\x010\x01B3Z1github.com/daisy-llm/daisy/proto/daisy/v1;daisyv1b\x06proto3"
 
@@ -2900,7 +2412,7 @@ func file_daisy_v1_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_daisy_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daisy_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_daisy_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_daisy_v1_shard_proto_goTypes = []any{
 	(CacheType)(0),           // 0: daisy.v1.CacheType
 	(FailureKind)(0),         // 1: daisy.v1.FailureKind
@@ -2921,82 +2433,68 @@ var file_daisy_v1_shard_proto_goTypes = []any{
 	(*Unload)(nil),           // 16: daisy.v1.Unload
 	(*Begin)(nil),            // 17: daisy.v1.Begin
 	(*Begun)(nil),            // 18: daisy.v1.Begun
-	(*Copy)(nil),             // 19: daisy.v1.Copy
-	(*Copied)(nil),           // 20: daisy.v1.Copied
-	(*PagesRequest)(nil),     // 21: daisy.v1.PagesRequest
-	(*PagesResponse)(nil),    // 22: daisy.v1.PagesResponse
-	(*PieceHeader)(nil),      // 23: daisy.v1.PieceHeader
-	(*Span)(nil),             // 24: daisy.v1.Span
-	(*Log)(nil),              // 25: daisy.v1.Log
-	(*Sampling)(nil),         // 26: daisy.v1.Sampling
-	(*Release)(nil),          // 27: daisy.v1.Release
-	(*Probe)(nil),            // 28: daisy.v1.Probe
-	(*Progress)(nil),         // 29: daisy.v1.Progress
-	(*Done)(nil),             // 30: daisy.v1.Done
-	(*Failure)(nil),          // 31: daisy.v1.Failure
-	(*Credit)(nil),           // 32: daisy.v1.Credit
-	(*Fault)(nil),            // 33: daisy.v1.Fault
-	(*PlanID)(nil),           // 34: daisy.v1.PlanID
-	(*ForwardRequest)(nil),   // 35: daisy.v1.ForwardRequest
-	(*ResultsRequest)(nil),   // 36: daisy.v1.ResultsRequest
-	(*ForwardResponse)(nil),  // 37: daisy.v1.ForwardResponse
-	(*ResultsResponse)(nil),  // 38: daisy.v1.ResultsResponse
+	(*Span)(nil),             // 19: daisy.v1.Span
+	(*Log)(nil),              // 20: daisy.v1.Log
+	(*Sampling)(nil),         // 21: daisy.v1.Sampling
+	(*Release)(nil),          // 22: daisy.v1.Release
+	(*Probe)(nil),            // 23: daisy.v1.Probe
+	(*Progress)(nil),         // 24: daisy.v1.Progress
+	(*Done)(nil),             // 25: daisy.v1.Done
+	(*Failure)(nil),          // 26: daisy.v1.Failure
+	(*Credit)(nil),           // 27: daisy.v1.Credit
+	(*Fault)(nil),            // 28: daisy.v1.Fault
+	(*PlanID)(nil),           // 29: daisy.v1.PlanID
+	(*ForwardRequest)(nil),   // 30: daisy.v1.ForwardRequest
+	(*ResultsRequest)(nil),   // 31: daisy.v1.ResultsRequest
+	(*ForwardResponse)(nil),  // 32: daisy.v1.ForwardResponse
+	(*ResultsResponse)(nil),  // 33: daisy.v1.ResultsResponse
 }
 var file_daisy_v1_shard_proto_depIdxs = []int32{
 	4,  // 0: daisy.v1.DescribeResponse.blocks:type_name -> daisy.v1.LoadedBlock
-	34, // 1: daisy.v1.LoadedBlock.plan:type_name -> daisy.v1.PlanID
+	29, // 1: daisy.v1.LoadedBlock.plan:type_name -> daisy.v1.PlanID
 	5,  // 2: daisy.v1.ControlRequest.hello:type_name -> daisy.v1.Hello
 	8,  // 3: daisy.v1.ControlRequest.load:type_name -> daisy.v1.Load
 	17, // 4: daisy.v1.ControlRequest.begin:type_name -> daisy.v1.Begin
-	27, // 5: daisy.v1.ControlRequest.release:type_name -> daisy.v1.Release
-	28, // 6: daisy.v1.ControlRequest.probe:type_name -> daisy.v1.Probe
+	22, // 5: daisy.v1.ControlRequest.release:type_name -> daisy.v1.Release
+	23, // 6: daisy.v1.ControlRequest.probe:type_name -> daisy.v1.Probe
 	16, // 7: daisy.v1.ControlRequest.unload:type_name -> daisy.v1.Unload
-	19, // 8: daisy.v1.ControlRequest.copy:type_name -> daisy.v1.Copy
-	5,  // 9: daisy.v1.ControlResponse.hello:type_name -> daisy.v1.Hello
-	30, // 10: daisy.v1.ControlResponse.done:type_name -> daisy.v1.Done
-	31, // 11: daisy.v1.ControlResponse.failure:type_name -> daisy.v1.Failure
-	15, // 12: daisy.v1.ControlResponse.progress:type_name -> daisy.v1.LoadProgress
-	32, // 13: daisy.v1.ControlResponse.credit:type_name -> daisy.v1.Credit
-	33, // 14: daisy.v1.ControlResponse.fault:type_name -> daisy.v1.Fault
-	29, // 15: daisy.v1.ControlResponse.probe:type_name -> daisy.v1.Progress
-	18, // 16: daisy.v1.ControlResponse.begun:type_name -> daisy.v1.Begun
-	20, // 17: daisy.v1.ControlResponse.copied:type_name -> daisy.v1.Copied
-	34, // 18: daisy.v1.Load.plan:type_name -> daisy.v1.PlanID
-	0,  // 19: daisy.v1.Load.cache_type:type_name -> daisy.v1.CacheType
-	10, // 20: daisy.v1.WeightsRequest.list:type_name -> daisy.v1.ListPage
-	11, // 21: daisy.v1.WeightsRequest.held:type_name -> daisy.v1.HeldChunks
-	12, // 22: daisy.v1.SupplyRequest.answer:type_name -> daisy.v1.WeightsResponse
-	9,  // 23: daisy.v1.SupplyResponse.question:type_name -> daisy.v1.WeightsRequest
-	34, // 24: daisy.v1.Unload.plan:type_name -> daisy.v1.PlanID
-	34, // 25: daisy.v1.Begin.plan:type_name -> daisy.v1.PlanID
-	26, // 26: daisy.v1.Begin.sampling:type_name -> daisy.v1.Sampling
-	24, // 27: daisy.v1.Begun.cached:type_name -> daisy.v1.Span
-	25, // 28: daisy.v1.Begun.logs:type_name -> daisy.v1.Log
-	18, // 29: daisy.v1.Copied.holds:type_name -> daisy.v1.Begun
-	0,  // 30: daisy.v1.PagesRequest.cache_type:type_name -> daisy.v1.CacheType
-	24, // 31: daisy.v1.PagesRequest.lacking:type_name -> daisy.v1.Span
-	25, // 32: daisy.v1.PagesRequest.log:type_name -> daisy.v1.Log
-	23, // 33: daisy.v1.PagesResponse.header:type_name -> daisy.v1.PieceHeader
-	1,  // 34: daisy.v1.Failure.kind:type_name -> daisy.v1.FailureKind
-	2,  // 35: daisy.v1.ShardService.Describe:input_type -> daisy.v1.DescribeRequest
-	6,  // 36: daisy.v1.ShardService.Control:input_type -> daisy.v1.ControlRequest
-	35, // 37: daisy.v1.ShardService.Forward:input_type -> daisy.v1.ForwardRequest
-	36, // 38: daisy.v1.ShardService.Results:input_type -> daisy.v1.ResultsRequest
-	21, // 39: daisy.v1.ShardService.Pages:input_type -> daisy.v1.PagesRequest
-	9,  // 40: daisy.v1.ShardService.Weights:input_type -> daisy.v1.WeightsRequest
-	13, // 41: daisy.v1.ShardService.Supply:input_type -> daisy.v1.SupplyRequest
-	3,  // 42: daisy.v1.ShardService.Describe:output_type -> daisy.v1.DescribeResponse
-	7,  // 43: daisy.v1.ShardService.Control:output_type -> daisy.v1.ControlResponse
-	37, // 44: daisy.v1.ShardService.Forward:output_type -> daisy.v1.ForwardResponse
-	38, // 45: daisy.v1.ShardService.Results:output_type -> daisy.v1.ResultsResponse
-	22, // 46: daisy.v1.ShardService.Pages:output_type -> daisy.v1.PagesResponse
-	12, // 47: daisy.v1.ShardService.Weights:output_type -> daisy.v1.WeightsResponse
-	14, // 48: daisy.v1.ShardService.Supply:output_type -> daisy.v1.SupplyResponse
-	42, // [42:49] is the sub-list for method output_type
-	35, // [35:42] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	5,  // 8: daisy.v1.ControlResponse.hello:type_name -> daisy.v1.Hello
+	25, // 9: daisy.v1.ControlResponse.done:type_name -> daisy.v1.Done
+	26, // 10: daisy.v1.ControlResponse.failure:type_name -> daisy.v1.Failure
+	15, // 11: daisy.v1.ControlResponse.progress:type_name -> daisy.v1.LoadProgress
+	27, // 12: daisy.v1.ControlResponse.credit:type_name -> daisy.v1.Credit
+	28, // 13: daisy.v1.ControlResponse.fault:type_name -> daisy.v1.Fault
+	24, // 14: daisy.v1.ControlResponse.probe:type_name -> daisy.v1.Progress
+	18, // 15: daisy.v1.ControlResponse.begun:type_name -> daisy.v1.Begun
+	29, // 16: daisy.v1.Load.plan:type_name -> daisy.v1.PlanID
+	0,  // 17: daisy.v1.Load.cache_type:type_name -> daisy.v1.CacheType
+	10, // 18: daisy.v1.WeightsRequest.list:type_name -> daisy.v1.ListPage
+	11, // 19: daisy.v1.WeightsRequest.held:type_name -> daisy.v1.HeldChunks
+	12, // 20: daisy.v1.SupplyRequest.answer:type_name -> daisy.v1.WeightsResponse
+	9,  // 21: daisy.v1.SupplyResponse.question:type_name -> daisy.v1.WeightsRequest
+	29, // 22: daisy.v1.Unload.plan:type_name -> daisy.v1.PlanID
+	29, // 23: daisy.v1.Begin.plan:type_name -> daisy.v1.PlanID
+	21, // 24: daisy.v1.Begin.sampling:type_name -> daisy.v1.Sampling
+	19, // 25: daisy.v1.Begun.cached:type_name -> daisy.v1.Span
+	20, // 26: daisy.v1.Begun.logs:type_name -> daisy.v1.Log
+	1,  // 27: daisy.v1.Failure.kind:type_name -> daisy.v1.FailureKind
+	2,  // 28: daisy.v1.ShardService.Describe:input_type -> daisy.v1.DescribeRequest
+	6,  // 29: daisy.v1.ShardService.Control:input_type -> daisy.v1.ControlRequest
+	30, // 30: daisy.v1.ShardService.Forward:input_type -> daisy.v1.ForwardRequest
+	31, // 31: daisy.v1.ShardService.Results:input_type -> daisy.v1.ResultsRequest
+	9,  // 32: daisy.v1.ShardService.Weights:input_type -> daisy.v1.WeightsRequest
+	13, // 33: daisy.v1.ShardService.Supply:input_type -> daisy.v1.SupplyRequest
+	3,  // 34: daisy.v1.ShardService.Describe:output_type -> daisy.v1.DescribeResponse
+	7,  // 35: daisy.v1.ShardService.Control:output_type -> daisy.v1.ControlResponse
+	32, // 36: daisy.v1.ShardService.Forward:output_type -> daisy.v1.ForwardResponse
+	33, // 37: daisy.v1.ShardService.Results:output_type -> daisy.v1.ResultsResponse
+	12, // 38: daisy.v1.ShardService.Weights:output_type -> daisy.v1.WeightsResponse
+	14, // 39: daisy.v1.ShardService.Supply:output_type -> daisy.v1.SupplyResponse
+	34, // [34:40] is the sub-list for method output_type
+	28, // [28:34] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_daisy_v1_shard_proto_init() }
@@ -3012,7 +2510,6 @@ func file_daisy_v1_shard_proto_init() {
 		(*ControlRequest_Release)(nil),
 		(*ControlRequest_Probe)(nil),
 		(*ControlRequest_Unload)(nil),
-		(*ControlRequest_Copy)(nil),
 	}
 	file_daisy_v1_shard_proto_msgTypes[5].OneofWrappers = []any{
 		(*ControlResponse_Hello)(nil),
@@ -3023,7 +2520,6 @@ func file_daisy_v1_shard_proto_init() {
 		(*ControlResponse_Fault)(nil),
 		(*ControlResponse_Probe)(nil),
 		(*ControlResponse_Begun)(nil),
-		(*ControlResponse_Copied)(nil),
 	}
 	file_daisy_v1_shard_proto_msgTypes[7].OneofWrappers = []any{
 		(*WeightsRequest_List)(nil),
@@ -3036,7 +2532,7 @@ func file_daisy_v1_shard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daisy_v1_shard_proto_rawDesc), len(file_daisy_v1_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,7 +26,6 @@ const (
 	ShardService_Control_FullMethodName  = "/daisy.v1.ShardService/Control"
 	ShardService_Forward_FullMethodName  = "/daisy.v1.ShardService/Forward"
 	ShardService_Results_FullMethodName  = "/daisy.v1.ShardService/Results"
-	ShardService_Pages_FullMethodName    = "/daisy.v1.ShardService/Pages"
 	ShardService_Weights_FullMethodName  = "/daisy.v1.ShardService/Weights"
 	ShardService_Supply_FullMethodName   = "/daisy.v1.ShardService/Supply"
 )
@@ -47,8 +46,6 @@ type ShardServiceClient interface {
 	Forward(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ForwardRequest, ForwardResponse], error)
 	// Results carries what the last stage computed for the passes of the coordinator that asks.
 	Results(ctx context.Context, in *ResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResultsResponse], error)
-	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
-	Pages(ctx context.Context, in *PagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PagesResponse], error)
 	// Weights gives a piece of a model file to a shard that loads a block and has no such file.
 	Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error)
 	// Supply is Weights the other way round: the coordinator opens it while it has the shard load a block, and answers, one
@@ -119,25 +116,6 @@ func (c *shardServiceClient) Results(ctx context.Context, in *ResultsRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_ResultsClient = grpc.ServerStreamingClient[ResultsResponse]
 
-func (c *shardServiceClient) Pages(ctx context.Context, in *PagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PagesResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[3], ShardService_Pages_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[PagesRequest, PagesResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type ShardService_PagesClient = grpc.ServerStreamingClient[PagesResponse]
-
 func (c *shardServiceClient) Weights(ctx context.Context, in *WeightsRequest, opts ...grpc.CallOption) (*WeightsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WeightsResponse)
@@ -150,7 +128,7 @@ func (c *shardServiceClient) Weights(ctx context.Context, in *WeightsRequest, op
 
 func (c *shardServiceClient) Supply(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SupplyRequest, SupplyResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[4], ShardService_Supply_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &ShardService_ServiceDesc.Streams[3], ShardService_Supply_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +155,6 @@ type ShardServiceServer interface {
 	Forward(grpc.ClientStreamingServer[ForwardRequest, ForwardResponse]) error
 	// Results carries what the last stage computed for the passes of the coordinator that asks.
 	Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error
-	// Pages carries what this shard has cached of a sequence to another shard, which asks for it on behalf of a Copy.
-	Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error
 	// Weights gives a piece of a model file to a shard that loads a block and has no such file.
 	Weights(context.Context, *WeightsRequest) (*WeightsResponse, error)
 	// Supply is Weights the other way round: the coordinator opens it while it has the shard load a block, and answers, one
@@ -205,9 +181,6 @@ func (UnimplementedShardServiceServer) Forward(grpc.ClientStreamingServer[Forwar
 }
 func (UnimplementedShardServiceServer) Results(*ResultsRequest, grpc.ServerStreamingServer[ResultsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Results not implemented")
-}
-func (UnimplementedShardServiceServer) Pages(*PagesRequest, grpc.ServerStreamingServer[PagesResponse]) error {
-	return status.Error(codes.Unimplemented, "method Pages not implemented")
 }
 func (UnimplementedShardServiceServer) Weights(context.Context, *WeightsRequest) (*WeightsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Weights not implemented")
@@ -279,17 +252,6 @@ func _ShardService_Results_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ShardService_ResultsServer = grpc.ServerStreamingServer[ResultsResponse]
 
-func _ShardService_Pages_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(PagesRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(ShardServiceServer).Pages(m, &grpc.GenericServerStream[PagesRequest, PagesResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type ShardService_PagesServer = grpc.ServerStreamingServer[PagesResponse]
-
 func _ShardService_Weights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WeightsRequest)
 	if err := dec(in); err != nil {
@@ -346,11 +308,6 @@ var ShardService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Results",
 			Handler:       _ShardService_Results_Handler,
-			ServerStreams: true,
-		},
-		{
-			StreamName:    "Pages",
-			Handler:       _ShardService_Pages_Handler,
 			ServerStreams: true,
 		},
 		{
