@@ -17,7 +17,7 @@ import (
 const releaseTimeout = time.Minute
 
 // leaveTimeout bounds how long the caches may take to be freed on a shard that a generation has left: nobody waits for it but
-// the end of the generation.
+// the end of the generation, and an epoch of it that begins on that shard again.
 const leaveTimeout = 5 * time.Second
 
 // start begins an epoch on the route and returns the token that follows those that there are.

@@ -192,13 +192,13 @@ func (g *generation) receive(ctx context.Context, t *pipeline.Ticket) (*pass.Out
 	if err != nil {
 		return nil, err
 	}
-	g.results++
 	if len(r.Outputs) != 1 || r.Outputs[0].Sequence != g.sequence || r.Outputs[0].Epoch != g.epoch {
 		return nil, fmt.Errorf("the result of pass %d is not that of epoch %d of sequence %d", r.Number, g.epoch, g.sequence)
 	}
 	if refused := r.Outputs[0].Refused; refused != nil {
 		return nil, refused
 	}
+	g.results++
 	return &r.Outputs[0], nil
 }
 

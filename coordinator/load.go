@@ -74,7 +74,7 @@ func (o *operator) ask(ctx context.Context, l *loading, shard string) {
 		load.Plan, load.Layers, load.First, load.Last = l.plan.ID, stage.Layers, stage.First, stage.Last
 		var err error
 		if room {
-			err = unloadOthers(l.loads, port, l.plan.ID)
+			err = errors.Join(unloadOthers(l.loads, port, l.plan.ID))
 		}
 		if err == nil {
 			err = port.Load(l.loads, load, func(p pass.LoadProgress) { o.c.report(l, shard, p) })
@@ -164,22 +164,27 @@ func (c *Coordinator) giveUp(ctx context.Context, id pass.PlanID, asked map[stri
 	c.each(ctx, asked, "a plan was not unloaded", func(ctx context.Context, h pipeline.Hop) error { return h.Unload(ctx, id) })
 }
 
-// tidy frees what the shards hold of other plans, and says whether all did.
+// tidy frees what the shards hold of other plans, and says whether all of this coordinator's are gone: a shard keeps those of
+// one that is connected for as long as it is.
 func (c *Coordinator) tidy(ctx context.Context, hops map[string]*pipeline.Port, current pass.PlanID) bool {
 	return c.each(ctx, hops, "plans before were not unloaded", func(ctx context.Context, h pipeline.Hop) error {
-		return unloadOthers(ctx, h, current)
+		err, others := unloadOthers(ctx, h, current)
+		if others != nil {
+			c.cfg.Log.Warn("plans of other coordinators were not unloaded", "shard", h.Shard(), "error", others)
+		}
+		return err
 	})
 }
 
 // each asks shards for something, all at once. It returns false if one that lives failed.
 func (c *Coordinator) each(ctx context.Context, hops map[string]*pipeline.Port, failure string, do func(context.Context, pipeline.Hop) error) bool {
-	ctx, cancel := context.WithTimeout(ctx, unloadTimeout)
+	limited, cancel := context.WithTimeout(ctx, unloadTimeout)
 	defer cancel()
 	var g sync.WaitGroup
 	var failed atomic.Bool
 	for _, h := range hops {
 		g.Go(func() {
-			if err := do(ctx, h); err != nil && !errors.Is(err, pipeline.ErrBroken) && ctx.Err() == nil {
+			if err := do(limited, h); err != nil && !errors.Is(err, pipeline.ErrBroken) && ctx.Err() == nil {
 				failed.Store(true)
 				c.cfg.Log.Warn(failure, "shard", h.Shard(), "error", err)
 			}
@@ -189,22 +194,27 @@ func (c *Coordinator) each(ctx context.Context, hops map[string]*pipeline.Port, 
 	return !failed.Load()
 }
 
-// unloadOthers frees what a shard holds of plans other than one, and those of this coordinator that came after it.
-func unloadOthers(ctx context.Context, h pipeline.Hop, plan pass.PlanID) error {
+// unloadOthers frees what a shard holds of plans other than one, and those of this coordinator that came after it. What could
+// not be freed of other coordinators' plans is an error apart.
+func unloadOthers(ctx context.Context, h pipeline.Hop, plan pass.PlanID) (own, others error) {
 	d, err := h.Describe(ctx)
 	if err != nil {
-		return fmt.Errorf("describe: %w", err)
+		return fmt.Errorf("describe: %w", err), nil
 	}
-	var failed error
 	for _, b := range d.Blocks {
 		if b.Plan.Number == 0 || b.Plan.Leader == plan.Leader && b.Plan.Number >= plan.Number {
 			continue // a trial, here and gone, or what is to stay
 		}
-		if err := h.Unload(ctx, b.Plan); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("unload plan %v: %w", b.Plan, err)) // another coordinator's, perhaps
+		err := h.Unload(ctx, b.Plan)
+		switch {
+		case err == nil:
+		case b.Plan.Leader == plan.Leader:
+			own = errors.Join(own, fmt.Errorf("unload plan %v: %w", b.Plan, err))
+		default:
+			others = errors.Join(others, fmt.Errorf("unload plan %v: %w", b.Plan, err))
 		}
 	}
-	return failed
+	return own, others
 }
 
 // report publishes how far loading has come, unless there is a plan that serves meanwhile.

@@ -213,12 +213,8 @@ func (o *operator) greet(m *member, err error) {
 // dying says whether a link has died whose end has not been told yet.
 func (o *operator) dying() bool {
 	for _, m := range o.links {
-		select {
-		case <-m.link.Done():
-			if m.ready {
-				return true
-			}
-		default:
+		if m.ready && isDone(m.link) {
+			return true
 		}
 	}
 	return false

@@ -170,7 +170,7 @@ func (o *operator) solve(roster plan.Roster, base *plan.Plan, options plan.Optio
 	return next, nil
 }
 
-// apart are the shards of a plan at the ends of links that stay broken, if no chain of it goes around those.
+// apart are the shards of a plan at the ends of links that stay broken, also where another chain of it goes around those.
 func (o *operator) apart(p *plan.Plan) (shards []string) {
 	for i := range p.Stages() - 1 {
 		for _, from := range p.Holders(i) {

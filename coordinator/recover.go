@@ -20,6 +20,10 @@ const (
 	attemptPause = 50 * time.Millisecond
 )
 
+// maxLosses is how many pipelines a sequence may lose in a row none of which has come further with it than one before: a
+// shard may die of the sequence itself.
+const maxLosses = 20
+
 // isLoss says whether an error means that a generation must go on in another epoch, rather than end.
 func isLoss(err error) bool {
 	var refused *pass.Refusal
@@ -41,13 +45,15 @@ func isLoss(err error) bool {
 
 // recover gives the sequence a new epoch in a pipeline that works, replays its tokens there, and returns the token that is
 // owed. It waits for older sequences to recover first, and for such a pipeline up to Config.RecoveryTimeout: from the loss, or
-// from when a shard last computed something for it, however many pipelines break meanwhile.
+// from when a shard last computed something for it, without the time that older ones took. Pipelines may break meanwhile, but no
+// more than maxLosses without getting further.
 func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Choice, err error) {
 	ctx, span := g.c.cfg.Tracer.Start(ctx, "recover")
 	defer span.End()
 	g.c.recovering.enter(g.sequence)
 	defer g.c.recovering.leave(g.sequence)
 	until := time.Now().Add(g.c.cfg.RecoveryTimeout)
+	furthest, losses := 0, 0
 	for attempt := 0; ; {
 		if !g.route.works() {
 			attempt = 0
@@ -57,9 +63,11 @@ func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Ch
 			return nil, err
 		}
 		for first := false; !first; first = g.c.recovering.first(g.sequence) { // an older one may have come while this one waited
+			asked := time.Now()
 			if err := g.c.recovering.turn(ctx, g.sequence); err != nil {
 				return nil, err
 			}
+			until = until.Add(time.Since(asked))
 			err := g.enter(ctx, until)
 			switch {
 			case ctx.Err() != nil:
@@ -72,8 +80,16 @@ func (g *generation) recover(ctx context.Context, loss error) (choice *sample.Ch
 		if choice, err = g.start(ctx); err == nil || !isLoss(err) {
 			return choice, err
 		}
-		if loss = err; g.results > results {
+		loss = err
+		came := g.results - results
+		if came > 0 {
 			until = time.Now().Add(g.c.cfg.RecoveryTimeout)
+		}
+		if losses++; came > furthest {
+			furthest, losses = came, 0
+		}
+		if losses > maxLosses {
+			return nil, fmt.Errorf("%w, and so were %d in its place before they came further: %w", ErrLost, losses, loss)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +38,9 @@ type world struct {
 	unfit  map[string]error // by shard: what its Load gives
 	tasks  sync.WaitGroup
 	events func(format string, args ...any) // what happens at shards, for those who write it down
+
+	foreign string // a coordinator that is connected elsewhere
+	refused atomic.Int64
 
 	loading func(ctx context.Context, shard string, load pass.Load) error // of Loads with layers, if set
 }
@@ -136,6 +140,10 @@ func (l *link) Load(ctx context.Context, load pass.Load, progress func(pass.Load
 func (l *link) Unload(ctx context.Context, plan pass.PlanID) error {
 	if err := l.command(ctx); err != nil {
 		return err
+	}
+	if l.w.foreign != "" && plan.Leader == l.w.foreign {
+		l.w.refused.Add(1)
+		return errors.New("plan is in use")
 	}
 	l.p.unload(plan)
 	return nil

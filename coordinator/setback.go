@@ -9,7 +9,7 @@ import (
 
 // setback is what is known of a way that broke though both its ends live: a link from one shard to another, or a whole chain
 // where nobody could say which of its links it was. Shards may be out of each other's reach while the coordinator reaches
-// both. The way is tried again, each time later; after some times in a row plans are made around it, for longer each time.
+// both. The way is tried again, each time later; after some times in a row plans are made around a link, for longer each time.
 type setback struct {
 	times int
 	until time.Time // it is not taken again before

@@ -68,15 +68,6 @@ func (p *Plan) Holders(stage int) []Stage {
 	return holders
 }
 
-// Replicas is how many holders every block has at least.
-func (p *Plan) Replicas() int {
-	least := len(p.Pipelines)
-	for i := range p.Stages() {
-		least = min(least, len(p.Holders(i)))
-	}
-	return least
-}
-
 // Whole says whether the pipelines hold every layer. Those of every plan of Solve do; what was found may not.
 func (p *Plan) Whole() bool {
 	next := model.LayerIndex(0)
@@ -128,9 +119,6 @@ func (p *Plan) Through(shard string) []int {
 	}
 	return through
 }
-
-// Route is a pipeline as a pass carries it.
-func (p *Plan) Route(pipeline int) []pass.Stage { return Route(p.Pipelines[pipeline]) }
 
 // Route is a chain of stages as a pass carries it.
 func Route(stages []Stage) []pass.Stage {

@@ -265,7 +265,7 @@ func TestStates(t *testing.T) {
 
 func TestRoute(t *testing.T) {
 	plan := solve(t, shards(1<<30, 1<<30), small(), nil, Options{})
-	for i, s := range plan.Route(0) {
+	for i, s := range Route(plan.Pipelines[0]) {
 		if want := plan.Pipelines[0][i]; s.Shard != want.Shard || s.Address != want.Address || s.Layers != want.Layers {
 			t.Errorf("stage %d is %+v on the route and %+v in the plan", i, s, want)
 		}
