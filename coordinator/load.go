@@ -132,19 +132,23 @@ func (o *operator) loaded(ctx context.Context, l *loading) {
 	}
 	o.spawn(func() error {
 		o.c.giveUp(ctx, l.plan.ID, asked)
-		o.post(ctx, func(_ context.Context, o *operator) { o.gaveUp(l) })
+		o.post(ctx, func(ctx context.Context, o *operator) { o.gaveUp(ctx, l) })
 		return nil
 	})
 }
 
 // gaveUp sees to another plan in place of one that could not be loaded.
-func (o *operator) gaveUp(l *loading) {
+func (o *operator) gaveUp(ctx context.Context, l *loading) {
 	o.coming = nil
 	o.c.cfg.Log.Error("a plan could not be loaded", "plan", l.plan.String(), "error", l.err)
 	memory := errors.Is(l.err, pipeline.ErrMemory)
 	o.tight = memory && !l.roomy[l.failed]
-	if m := o.links[l.failed]; m != nil && (errors.Is(l.err, pipeline.ErrModel) || memory && !o.tight) {
+	switch m := o.links[l.failed]; {
+	case m == nil || o.tight || errors.Is(l.err, pipeline.ErrBroken):
+	case memory || errors.Is(l.err, pipeline.ErrModel):
 		o.reject(m, l.err)
+	default: // its disk may be full
+		o.avoid(ctx, m)
 	}
 	if !o.serves() {
 		o.wait(l.err.Error())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type member struct {
 	told   bool             // that its link is down: once is enough, until it is up again
 	hope   time.Time        // until then planning waits for it: its link worked a moment ago, and is being dialled anew
 	unfit  error            // why it gets no block; until it comes back as another process
+	failed time.Time        // when it last could not load a block, for a reason that may pass
 	held   pass.LoadedBlock // what it held of the model when its link came up
 }
 
@@ -265,6 +267,24 @@ func (o *operator) dialLater(ctx context.Context, m *member) {
 func (o *operator) reject(m *member, err error) {
 	m.unfit = err
 	o.c.cfg.Log.Error("a shard cannot be used", "shard", m.Name, "error", err)
+}
+
+// retryLoad is for how long plans are made without a shard that could not load its block, if the others can hold the model.
+const retryLoad = 30 * time.Second
+
+// avoid has plans made without a shard for a while.
+func (o *operator) avoid(ctx context.Context, m *member) {
+	m.failed = time.Now()
+	time.AfterFunc(retryLoad, func() {
+		o.post(ctx, func(_ context.Context, o *operator) { o.settle.Reset(0) })
+	})
+}
+
+// willing is a roster without the shards that are avoided.
+func (o *operator) willing(roster plan.Roster) plan.Roster {
+	return slices.DeleteFunc(slices.Clone(roster), func(m plan.Member) bool {
+		return time.Since(o.links[m.Name].failed) < retryLoad
+	})
 }
 
 // usable is the roster of the shards that can take a block now.

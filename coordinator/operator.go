@@ -154,9 +154,16 @@ func (o *operator) missing(roster plan.Roster) bool {
 	return false
 }
 
-// solve makes a plan around the links that stay broken, if there is one: without one of the shards that cannot reach each other.
+// solve makes a plan without the shards that are avoided, and around the links that stay broken, if there is one: without one
+// of the shards that cannot reach each other.
 func (o *operator) solve(roster plan.Roster, base *plan.Plan, options plan.Options) (*plan.Plan, error) {
+	all := roster
+	roster = o.willing(all)
 	next, err := plan.Solve(roster, o.c.cfg.Shape, base, options)
+	if err != nil && len(roster) < len(all) {
+		roster = all
+		next, err = plan.Solve(roster, o.c.cfg.Shape, base, options)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -125,3 +125,34 @@ func TestPlansOfOthersAreLeft(t *testing.T) {
 		c.stop()
 	})
 }
+
+// A shard cannot load its block, though it lives: its disk may be full. The others hold the model without it, an answer that
+// waits comes, and later it is tried again.
+func TestShardThatCannotLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, func(cfg *Config) { manyChunks(cfg); cfg.Shards = 3 })
+		full := true
+		c.world.loading = func(_ context.Context, shard string, _ pass.Load) error {
+			if full && shard == "b" {
+				return errors.New("the disk is full")
+			}
+			return nil
+		}
+		c.join("a", "b", "c")
+		if _, _, _, err := c.collect(context.Background(), Request{MaxTokens: 2, IgnoreEOS: true, Prompt: []token.ID{5}}); err != nil && !errors.Is(err, ErrNotReady) {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		if _, _, _, err := c.collect(context.Background(), Request{MaxTokens: 2, IgnoreEOS: true, Prompt: []token.ID{5}}); err != nil {
+			t.Error(err)
+		}
+		full = false
+		time.Sleep(time.Minute)
+		for _, s := range c.Status().Shards {
+			if s.Name == "b" && s.Stage < 0 {
+				t.Errorf("with room again it is %s %q, of no use", s.State, s.Detail)
+			}
+		}
+		c.stop()
+	})
+}
