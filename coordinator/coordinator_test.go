@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 		c.settled()
 		r := prompt(3)
 		r.MaxTokens = 50
-		c.delay = 50 * time.Millisecond
+		c.delay.Store(int64(50 * time.Millisecond))
 		want, _, _, err := c.collect(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +112,7 @@ func TestLife(t *testing.T) {
 		defer c.stop()
 		c.join("a", "b")
 		before := c.settled().Plan
-		c.delay = 200 * time.Millisecond
+		c.delay.Store(int64(200 * time.Millisecond))
 		r := prompt(3)
 		r.MaxTokens = 60
 		ended := make(chan error, 1)
@@ -140,7 +140,7 @@ func TestLife(t *testing.T) {
 		defer c.stop()
 		c.join("a", "b")
 		first, second := c.settled().Shards[0].Name, c.Status().Shards[1].Name
-		c.delay = 100 * time.Millisecond
+		c.delay.Store(int64(100 * time.Millisecond))
 		r := prompt(3)
 		r.MaxTokens = 50
 		ended := make(chan error, 1)
@@ -234,7 +234,7 @@ func TestLife(t *testing.T) {
 		defer c.stop()
 		c.join("a", "b")
 		before := c.settled().Plan
-		c.delay = 100 * time.Millisecond
+		c.delay.Store(int64(100 * time.Millisecond))
 		r := prompt(3)
 		r.MaxTokens = 50
 		ended := make(chan error, 1)
@@ -346,7 +346,7 @@ func TestGenerate(t *testing.T) {
 		}
 
 		t.Log("ends when its client is gone")
-		c.delay = time.Second
+		c.delay.Store(int64(time.Second))
 		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 		defer cancel()
 		r = prompt(2)

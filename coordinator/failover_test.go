@@ -92,7 +92,8 @@ func play(t *testing.T, script string) string {
 	w.next = func(tokens []token.ID, state uint64) token.ID { // which depends on every row of every layer before
 		return token.ID(digest(state, uint64(len(tokens)))%400) + 3
 	}
-	w.delay, w.read = 5*time.Millisecond, 20*time.Millisecond
+	w.delay.Store(int64(5 * time.Millisecond))
+	w.read = 20 * time.Millisecond
 	s := &scene{t: t, began: time.Now(), started: map[string]*scripted{}, when: map[string]string{}}
 	w.events = s.note
 	s.cluster = s.coordinate(w, len(strings.Fields(script[:max(0, strings.IndexByte(script, '\n'))]))-1)
@@ -246,7 +247,7 @@ func (s *scene) do(line string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		s.world.delay = d
+		s.world.delay.Store(int64(d))
 	case "again":
 		s.again = s.number(words[1])
 	case "cancel":

@@ -27,7 +27,7 @@ import (
 type world struct {
 	t     *testing.T
 	next  func(tokens []token.ID, state uint64) token.ID // state: a digest of all that the layers did
-	delay time.Duration                                  // of a pass, at each stage
+	delay atomic.Int64                                   // of a pass, at each stage: nanoseconds
 	slow  time.Duration                                  // until a link is up
 	read  time.Duration                                  // a layer's weights
 
@@ -206,11 +206,13 @@ type cluster struct {
 const vocabulary = "../model/testdata/golden/llama/model.gguf"
 
 func newWorld(t *testing.T) *world {
-	return &world{
+	w := &world{
 		t: t, next: func(tokens []token.ID, _ uint64) token.ID { return tokens[len(tokens)-1] + 1 },
-		delay: time.Millisecond, read: time.Millisecond, procs: map[string]*proc{}, links: map[string]*link{}, unfit: map[string]error{},
+		read: time.Millisecond, procs: map[string]*proc{}, links: map[string]*link{}, unfit: map[string]error{},
 		events: func(string, ...any) {},
 	}
+	w.delay.Store(int64(time.Millisecond))
+	return w
 }
 
 func start(t *testing.T, change func(*Config)) *cluster {

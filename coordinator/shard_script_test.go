@@ -76,7 +76,7 @@ func (p *proc) run() {
 			select {
 			case <-p.killed:
 				return
-			case <-time.After(p.w.delay):
+			case <-time.After(time.Duration(p.w.delay.Load())):
 			}
 			if p.awake(context.Background(), nil) != nil {
 				return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,7 @@ func manyChunks(cfg *Config) {
 func TestPassThatKillsItsShard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, manyChunks)
-		c.world.delay = 20 * time.Millisecond
+		c.world.delay.Store(int64(20 * time.Millisecond))
 		c.join("a", "b")
 		c.settled()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
@@ -85,7 +86,7 @@ func TestWaitForOlderTakesNoTime(t *testing.T) {
 		comeBack := func() {
 			c.lose(last)
 			time.Sleep(time.Second)
-			c.world.delay = 800 * time.Millisecond // 7 chunks, two stages
+			c.world.delay.Store(int64(800 * time.Millisecond)) // 7 chunks, two stages
 			c.join(last)
 		}
 		comeBack()
@@ -93,9 +94,9 @@ func TestWaitForOlderTakesNoTime(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(50 * time.Millisecond) // the younger one has begun
-		c.world.delay = time.Millisecond
+		c.world.delay.Store(int64(time.Millisecond))
 		comeBack()
-		c.world.delay = time.Millisecond
+		c.world.delay.Store(int64(time.Millisecond))
 		<-done
 		<-done
 		for i, err := range errs {
@@ -131,9 +132,10 @@ func TestPlansOfOthersAreLeft(t *testing.T) {
 func TestShardThatCannotLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, func(cfg *Config) { manyChunks(cfg); cfg.Shards = 3 })
-		full := true
+		var full atomic.Bool
+		full.Store(true)
 		c.world.loading = func(_ context.Context, shard string, _ pass.Load) error {
-			if full && shard == "b" {
+			if full.Load() && shard == "b" {
 				return errors.New("the disk is full")
 			}
 			return nil
@@ -146,7 +148,7 @@ func TestShardThatCannotLoad(t *testing.T) {
 		if _, _, _, err := c.collect(context.Background(), Request{MaxTokens: 2, IgnoreEOS: true, Prompt: []token.ID{5}}); err != nil {
 			t.Error(err)
 		}
-		full = false
+		full.Store(false)
 		time.Sleep(time.Minute)
 		for _, s := range c.Status().Shards {
 			if s.Name == "b" && s.Stage < 0 {
